@@ -1,0 +1,1 @@
+"""A sound neural-network verifier."""

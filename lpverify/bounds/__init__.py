@@ -1,0 +1,1 @@
+"""Certified bounds on the values of a network: interval and backward linear."""

@@ -1,0 +1,1 @@
+"""Numerical kernels: the same function for NumPy and torch arrays."""

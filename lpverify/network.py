@@ -1,0 +1,137 @@
+"""A network: ops in topological order over numbered values; plain evaluation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lpverify.errors import InternalError
+from lpverify.interval import Array, namespace
+from lpverify.ops.base import AffineOp, ElementwiseOp, Op
+
+
+@dataclass(frozen=True)
+class Node:
+    """One op applied to earlier values.
+
+    Attributes:
+        op: The operator; None only for value 0, the flat input.
+        inputs: Indices of its operands, all smaller than its own.
+        shape: Shape of its value, without the engines' batch axis.
+        name: The ONNX node it came from, for messages.
+    """
+
+    op: Op | None
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Nodes in topological order; value 0 is the flat input `(n,)`, value `k` that of node `k`.
+
+    Attributes:
+        nodes: `nodes[0]` stands for the input.
+        output: Index of the value that is the network's result.
+    """
+
+    nodes: tuple[Node, ...]
+    output: int
+
+    def __post_init__(self) -> None:
+        for k, node in enumerate(self.nodes):
+            if (node.op is None) != (k == 0) or any(i >= k for i in node.inputs):
+                raise InternalError(f"value {k} ({node.name}) is out of order")
+
+    @property
+    def input_size(self) -> int:
+        """Number of scalar inputs."""
+        return self.nodes[0].shape[0]
+
+    @cached_property
+    def consumers(self) -> tuple[int, ...]:
+        """How many times each value is an operand; the output counts once more."""
+        counts = [0] * len(self.nodes)
+        for node in self.nodes:
+            for i in node.inputs:
+                counts[i] += 1
+        counts[self.output] += 1
+        return tuple(counts)
+
+    @cached_property
+    def activations(self) -> tuple[int, ...]:
+        """Indices of the elementwise nonlinear nodes, in order."""
+        return tuple(k for k, n in enumerate(self.nodes) if isinstance(n.op, ElementwiseOp))
+
+    @cached_property
+    def pre_activations(self) -> tuple[int, ...]:
+        """Indices of the values that are operands of elementwise nonlinear nodes, in order."""
+        return tuple(sorted({self.nodes[k].inputs[0] for k in self.activations}))
+
+    @cached_property
+    def ancestors(self) -> tuple[frozenset[int], ...]:
+        """For each value all values it depends on, itself included."""
+        known: list[frozenset[int]] = []
+        for k, node in enumerate(self.nodes):
+            known.append(frozenset([k]).union(*(known[i] for i in node.inputs)))
+        return tuple(known)
+
+    def evaluate(self, x: Array) -> list[Array]:
+        """All values at inputs `(N, n)`; plain floating point."""
+        values: list[Array] = [x]
+        for node in self.nodes[1:]:
+            assert node.op is not None
+            value = node.op.forward(*(values[i] for i in node.inputs))
+            values.append(repeat(value, x.shape[0]))
+        return values
+
+    def __call__(self, x: Array) -> Array:
+        """The result at inputs `(N, n)`."""
+        return self.evaluate(x)[self.output]
+
+    def gradient(self, values: Sequence[Array], seed: Array, start: int) -> Array:
+        """The gradient `(N, n)` of `seed . value[start]` at an evaluated batch; a proposal only."""
+        pending: dict[int, Array] = {start: seed}
+        for k in range(start, 0, -1):
+            gradient = pending.pop(k, None)
+            if gradient is None:
+                continue
+            node = self.nodes[k]
+            assert node.op is not None
+            parts = node.op.vjp(gradient, [values[i] for i in node.inputs])
+            for i, part in zip(node.inputs, parts, strict=True):
+                pending[i] = pending[i] + part if i in pending else part
+        return pending.get(0, namespace(seed).zeros_like(values[0]))
+
+    def convert(self, function: Callable[[np.ndarray], Array], dtype: type = np.float64) -> "Network":
+        """The same network with weights rounded to `dtype` (errors recorded), passed through `function`."""
+        return replace(self, nodes=tuple(replace(n, op=_convert(n.op, function, dtype)) for n in self.nodes))
+
+
+def repeat(value: Array, count: int) -> Array:
+    """Repeats a batch of one `count` times, as constant ops return it."""
+    if value.shape[0] == count:
+        return value
+    return namespace(value).broadcast_to(value, (count, *value.shape[1:]))
+
+
+def _convert(op: Op | None, function: Callable[[np.ndarray], Array], dtype: type) -> Op | None:
+    if op is None or dtype is np.float64:
+        return op if op is None else op.convert(function)
+    changes = rounding_errors(op) if isinstance(op, AffineOp) else {}
+    op = replace(op, **changes) if changes else op  # type: ignore[type-var]
+    return op.convert(lambda array: function(np.asarray(array, dtype)))
+
+
+def rounding_errors(op: AffineOp) -> dict[str, object]:
+    """The error fields of an op whose weights are about to be rounded to float32."""
+    changes: dict[str, object] = {}
+    weight = getattr(op, "weight", None)
+    if weight is not None and bool((weight.astype(np.float32).astype(np.float64) != weight).any()):
+        changes["weight_error"] = op.weight_error + 2.0**-23
+    if op.offset is not None and bool((op.offset.astype(np.float32) != op.offset).any()):
+        error = np.abs(op.offset) * 2.0**-23 + 1e-37
+        changes["offset_error"] = error if op.offset_error is None else (error + op.offset_error) * 1.0001
+    return changes

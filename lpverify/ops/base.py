@@ -1,0 +1,297 @@
+"""What an operator is: the classes every op derives from, and the registry they are found by.
+
+Values are arrays `(N, *shape)`: one leading batch axis before the ONNX shape. Linear coefficients on a
+value have the value's shape behind leading axes `(batch, rows)`; the walkers in `bounds` flatten these
+to one axis before they call an op. Ops hold weights, never bounds.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+
+from lpverify.errors import InternalError, UnsupportedError
+from lpverify.interval import (
+    Array,
+    Box,
+    gamma,
+    inflate,
+    namespace,
+    sound_box,
+    tiny,
+    unit_roundoff,
+)
+
+
+class Op(ABC):
+    """One operator. Abstract here, final in its file; a frozen dataclass whose fields are its weights."""
+
+    @abstractmethod
+    def forward(self, *xs: Array) -> Array:
+        """Evaluates on `(N, *shape)` arrays; plain floating point, no guarantee."""
+
+    @abstractmethod
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """Lower and upper ends containing every value over the boxes, rounding covered."""
+
+    @abstractmethod
+    def vjp(self, gradient: Array, xs: Sequence[Array]) -> tuple[Array, ...]:
+        """Gradients `(N, *input shape)` from one at the output; a proposal only (attacks)."""
+
+    def convert(self, function: Callable[[np.ndarray], Array]) -> "Op":
+        """The same op with every weight array passed through `function`."""
+        changes = {f.name: _convert(getattr(self, f.name), function) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **changes) if changes else self  # type: ignore[type-var]
+
+
+def _convert(value: Any, function: Callable[[np.ndarray], Array]) -> Any:
+    return function(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Two lines a neuron on a box: `slope * x + intercept`, each array `(B, *shape)`.
+
+    The lower line is below the function on the whole box and the upper one above it, in exact arithmetic.
+    """
+
+    lower_slope: Array
+    lower_intercept: Array | None  # None: zero
+    upper_slope: Array
+    upper_intercept: Array
+
+
+class AffineOp(Op):
+    """`y = W x_1 + ... + offset`. Weights may carry a relative error against the exact ones.
+
+    Attributes:
+        weight_error: `|W - exact W| <= weight_error * |W|`, elementwise.
+        offset_error: The same for the offset, absolute, broadcastable to the output shape, or None.
+    """
+
+    weight_error: float = 0.0
+    offset_error: Array | None = None
+    offset: Array | None = None
+
+    @abstractmethod
+    def linear(self, *xs: Array) -> Array:
+        """`W x`, without the offset."""
+
+    @abstractmethod
+    def abs_linear(self, *xs: Array) -> Array:
+        """`|W| x`."""
+
+    @abstractmethod
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        """`a W` for coefficients `(N, *output shape)`: one array `(N, *shape)` for each input."""
+
+    @property
+    @abstractmethod
+    def terms(self) -> tuple[int, int]:
+        """Products summed for one element of `linear` and of `adjoint`; (0, 0) if neither rounds."""
+
+    def forward(self, *xs: Array) -> Array:
+        """`W x + offset`."""
+        y = self.linear(*xs)
+        return y if self.offset is None else y + self.offset
+
+    def vjp(self, gradient: Array, xs: Sequence[Array]) -> tuple[Array, ...]:
+        """The adjoint."""
+        return self.adjoint(gradient)
+
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """Centre-radius form with a proven rounding term."""
+        middle, radii = zip(*(box.centre_radius() for box in boxes), strict=True)
+        xp = namespace(middle[0])
+        centre, spread = self.linear(*middle), self.abs_linear(*radii)
+        weight, offset, slack = self.error_factors(centre)
+        size = self.abs_linear(*(xp.abs(m) for m in middle)) + spread
+        if self.offset is not None:
+            centre, size = centre + self.offset, size + xp.abs(self.offset)
+        unit = unit_roundoff(centre)
+        spread = (spread + (weight + 2 * unit) * size + offset) * inflate(self.terms[0], unit) + slack
+        return sound_box(centre - spread, centre + spread)
+
+    def magnitude(self, *sizes: Array) -> Array:
+        """An upper bound of `|W| size`, rounding covered."""
+        total = self.abs_linear(*sizes)
+        return total * inflate(self.terms[0], unit_roundoff(total)) + tiny(total)
+
+    def error_factors(self, like: Array) -> tuple[float, Array, float]:
+        """Relative error of one output element, absolute error of the offset, underflow slack."""
+        unit = unit_roundoff(like)
+        relative = gamma(max(self.terms) + 3, unit) + 2 * self.weight_error
+        return relative, 0.0 if self.offset_error is None else self.offset_error, tiny(like)
+
+
+class SelectionOp(AffineOp):
+    """Each output element is one input element or one constant: data movement, never rounded."""
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        """No sums."""
+        return 0, 0
+
+    def abs_linear(self, *xs: Array) -> Array:
+        """The weights are 0 and 1."""
+        return self.linear(*xs)
+
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """Exact."""
+        return self.forward(*(b.lower for b in boxes)), self.forward(*(b.upper for b in boxes))
+
+
+class ElementwiseOp(Op):
+    """A scalar function applied to every element of one value."""
+
+    piecewise_linear: ClassVar[bool] = False
+
+    @abstractmethod
+    def relax(self, box: Box, alpha: Array | None) -> Lines:
+        """Lines on the box `(B, *shape)`; `alpha` in [0, 1] moves the lower line, None: adaptive."""
+
+    @abstractmethod
+    def derivative(self, x: Array) -> Array:
+        """The (sub)gradient at `x`."""
+
+    @abstractmethod
+    def unstable(self, box: Box) -> Array:
+        """Mask of the elements on which the function is not linear over the box."""
+
+    def vjp(self, gradient: Array, xs: Sequence[Array]) -> tuple[Array, ...]:
+        """Chain rule."""
+        return (gradient * self.derivative(xs[0]),)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant operand of a node; `error` bounds `|array - exact| / |array|`."""
+
+    array: np.ndarray
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """What an op's importer sees of one node.
+
+    Attributes:
+        operands: Per input a `Constant`, the index of a value (int), or None when omitted.
+        shapes: Shapes of the operands, `()` for omitted ones.
+    """
+
+    op_type: str
+    domain: str
+    version: int
+    name: str
+    attributes: dict[str, Any]
+    operands: tuple[Constant | int | None, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    outputs: int = 1
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute or its default."""
+        value = self.attributes.get(name)
+        return default if value is None else value
+
+    def operand(self, index: int) -> Constant | int | None:
+        """The operand, None past the end."""
+        return self.operands[index] if index < len(self.operands) else None
+
+    def constant(self, index: int) -> Constant:
+        """The operand as a constant.
+
+        Raises:
+            UnsupportedError: It is computed from the network's input.
+        """
+        operand = self.operand(index)
+        if not isinstance(operand, Constant):
+            raise UnsupportedError(f"input {index} must be a constant")
+        return operand
+
+    def optional(self, index: int) -> Constant | None:
+        """The constant operand, or None when omitted."""
+        return None if self.operand(index) is None else self.constant(index)
+
+    def value(self, index: int = 0) -> int:
+        """The operand as a computed value.
+
+        Raises:
+            UnsupportedError: It is a constant.
+        """
+        operand = self.operand(index)
+        if not isinstance(operand, int):
+            raise UnsupportedError(f"input {index} must depend on the network's input")
+        return operand
+
+    def integers(self, attribute: str, index: int, default: Any = None) -> Any:
+        """A list of integers that older versions have as attribute, newer ones as constant input."""
+        operand = self.optional(index)
+        if operand is not None:
+            return [int(v) for v in operand.array.reshape(-1)]
+        return self.attribute(attribute, default)
+
+
+class GraphBuilder(Protocol):
+    """Where an importer puts the ops it translates a node to."""
+
+    def add(self, op: Op, inputs: Sequence[int]) -> int:
+        """Appends an op and returns the index of its value."""
+
+    def shape(self, value: int) -> tuple[int, ...]:
+        """The shape of a value, batch axis of the engines not included."""
+
+    def constant(self, operand: Constant, shape: tuple[int, ...]) -> int:
+        """Appends a constant value."""
+
+
+Importer = Callable[[OnnxNode, GraphBuilder], "int | Sequence[int]"]
+ImporterT = TypeVar("ImporterT", bound=Importer)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Importers by (domain, op, schema version)."""
+
+    table: dict[tuple[str, str, int], Importer] = field(default_factory=dict)
+
+    def add(self, op_type: str, versions: Sequence[int], importer: Importer, domain: str = "") -> None:
+        """Registers; the same key twice is an error."""
+        for version in versions:
+            key = (domain, op_type, version)
+            if key in self.table:
+                raise InternalError(f"{op_type} version {version} is registered twice")
+            self.table[key] = importer
+
+    def find(self, domain: str, op_type: str, version: int) -> Importer:
+        """The importer for a schema version.
+
+        Raises:
+            UnsupportedError: There is none; names the versions there are.
+        """
+        importer = self.table.get((domain, op_type, version))
+        if importer is None:
+            known = sorted(v for d, o, v in self.table if (d, o) == (domain, op_type))
+            hint = f"version {version} is not supported, only {known}" if known else "not supported"
+            raise UnsupportedError(hint)
+        return importer
+
+    def operators(self) -> Iterator[tuple[str, list[int]]]:
+        """Op names with their versions, sorted."""
+        for name in sorted({o for _, o, _ in self.table}):
+            yield name, sorted(v for _, o, v in self.table if o == name)
+
+
+REGISTRY = Registry()
+
+
+def importer(op_type: str, *versions: int, domain: str = "") -> Callable[[ImporterT], ImporterT]:
+    """Decorator: registers a function `(node, graph) -> values` for the schema versions of an ONNX op."""
+
+    def decorate(function: ImporterT) -> ImporterT:
+        REGISTRY.add(op_type, versions, function, domain)
+        return function
+
+    return decorate

@@ -1,0 +1,379 @@
+"""Affine ops with weights: matrix products, scaling by constants, sums of values."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lpverify.errors import UnsupportedError
+from lpverify.interval import Array, Box, namespace, round_down, round_up
+from lpverify.ops.base import AffineOp, Constant, GraphBuilder, OnnxNode, importer
+from lpverify.ops.shape import Transpose, broadcast_to, reshape_to
+
+ROUNDING = 2.0**-52  # relative error of one or two operations on exact double constants
+
+
+@dataclass(frozen=True)
+class Linear(AffineOp):
+    """`W x + offset` along the last axis; `weight` `(out, in)`, dense."""
+
+    weight: Array
+    offset: Array | None = None
+    weight_error: float = 0.0
+    offset_error: Array | None = None
+
+    def linear(self, *xs: Array) -> Array:
+        return xs[0] @ self.weight.T
+
+    def abs_linear(self, *xs: Array) -> Array:
+        return xs[0] @ namespace(self.weight).abs(self.weight).T
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return (a @ self.weight,)
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        rows, columns = self.weight.shape
+        return columns, rows
+
+
+@dataclass(frozen=True)
+class SparseLinear(AffineOp):
+    """`W x + offset` on `(N, in)` values with a SciPy CSR `weight` `(out, in)`; NumPy only."""
+
+    weight: Any
+    offset: Array | None = None
+    weight_error: float = 0.0
+    offset_error: Array | None = None
+
+    def linear(self, *xs: Array) -> Array:
+        return self._product(self.weight, xs[0])
+
+    def abs_linear(self, *xs: Array) -> Array:
+        return self._product(abs(self.weight), xs[0])
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return (self._product(self.weight.T, a),)
+
+    @staticmethod
+    def _product(matrix: Any, x: Array) -> Array:
+        flat = x.reshape(-1, x.shape[-1])
+        return np.ascontiguousarray((matrix @ flat.T).T).reshape(*x.shape[:-1], matrix.shape[0])
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        rows, columns = self.weight.shape
+        return columns, rows
+
+
+@dataclass(frozen=True)
+class MatMulConstant(AffineOp):
+    """`x @ W` or, with `left`, `W @ x` for a constant stack of matrices."""
+
+    weight: Array
+    left: bool
+    input_shape: tuple[int, ...]
+    weight_error: float = 0.0
+
+    def linear(self, *xs: Array) -> Array:
+        return self.weight @ xs[0] if self.left else xs[0] @ self.weight
+
+    def abs_linear(self, *xs: Array) -> Array:
+        weight = namespace(self.weight).abs(self.weight)
+        return weight @ xs[0] if self.left else xs[0] @ weight
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        turned = self.weight.swapaxes(-1, -2)
+        return (turned @ a if self.left else a @ turned,)
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        size = max(self.weight.shape[-2:])
+        return size, size
+
+
+@dataclass(frozen=True)
+class Scale(AffineOp):
+    """`weight * x + offset` elementwise; both broadcast against the value's shape."""
+
+    weight: Array
+    offset: Array | None = None
+    weight_error: float = 0.0
+    offset_error: Array | None = None
+
+    def linear(self, *xs: Array) -> Array:
+        return self.weight * xs[0]
+
+    def abs_linear(self, *xs: Array) -> Array:
+        return namespace(self.weight).abs(self.weight) * xs[0]
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return (self.weight * a,)
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        return 1, 1
+
+
+@dataclass(frozen=True)
+class Combine(AffineOp):
+    """`sign_1 x_1 + sign_2 x_2 + ...` of values of one shape, signs +1 or -1."""
+
+    signs: tuple[int, ...]
+
+    def linear(self, *xs: Array) -> Array:
+        total = xs[0] if self.signs[0] > 0 else -xs[0]
+        for sign, x in zip(self.signs[1:], xs[1:], strict=True):
+            total = total + x if sign > 0 else total - x
+        return total
+
+    def abs_linear(self, *xs: Array) -> Array:
+        return sum(xs[1:], start=xs[0])
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return tuple(a if sign > 0 else -a for sign in self.signs)
+
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """End points added with outward rounding; exact for one summand."""
+        lower = upper = None
+        for sign, box in zip(self.signs, boxes, strict=True):
+            low, high = (box.lower, box.upper) if sign > 0 else (-box.upper, -box.lower)
+            lower = low if lower is None else round_down(lower + low)
+            upper = high if upper is None else round_up(upper + high)
+        return lower, upper
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        return len(self.signs), 0
+
+
+@dataclass(frozen=True)
+class Sum(AffineOp):
+    """Sum over `axes` of the value (kept with length 1)."""
+
+    axes: tuple[int, ...]
+    input_shape: tuple[int, ...]
+
+    def linear(self, *xs: Array) -> Array:
+        return namespace(xs[0]).sum(xs[0], axis=tuple(a + 1 for a in self.axes), keepdims=True)
+
+    def abs_linear(self, *xs: Array) -> Array:
+        return self.linear(*xs)
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return (namespace(a).broadcast_to(a, (a.shape[0], *self.input_shape)),)
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        return math.prod(self.input_shape[a] for a in self.axes), 0
+
+
+def dense_or_sparse(weight: np.ndarray, offset: np.ndarray | None, error: float = 0.0) -> AffineOp:
+    """A `Linear`, or a `SparseLinear` where the matrix is large and nearly all zero."""
+    if weight.size >= 2**20 and np.count_nonzero(weight) < 0.05 * weight.size:
+        from scipy import sparse  # noqa: PLC0415  (rarely needed, slow to import)
+
+        matrix = sparse.csr_array(weight).astype(np.float64)
+        return SparseLinear(matrix, offset, error)
+    return Linear(np.ascontiguousarray(weight, np.float64), offset, error)
+
+
+def shift(array: np.ndarray, error: float, scale: float = 1.0) -> Scale:
+    """The op `scale * x + array`."""
+    bound = np.abs(array) * error if error else None
+    return Scale(np.asarray(scale), array, 0.0, bound)
+
+
+def align(value: int, other: tuple[int, ...], graph: GraphBuilder) -> int:
+    """Broadcasts a value against another operand's shape where ONNX would."""
+    return broadcast_to(value, np.broadcast_shapes(graph.shape(value), other), graph)
+
+
+@importer("Gemm", 7, 9, 11, 13)
+def gemm(node: OnnxNode, graph: GraphBuilder) -> int:
+    """`alpha A' B' + beta C` with constant B and C (or constant A: by transposing)."""
+    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
+    b, c = node.constant(1), node.optional(2)
+    weight = np.asarray(b.array, np.float64)
+    weight = weight if node.attribute("transB", 0) else weight.T
+    error = b.error
+    if alpha != 1.0:
+        weight, error = weight * alpha, error + ROUNDING
+    value = node.value(0)
+    if node.attribute("transA", 0):
+        value = graph.add(Transpose((1, 0)), [value])
+    value = graph.add(dense_or_sparse(weight, None, error), [value])
+    if c is None:
+        return value
+    offset, offset_error = np.asarray(c.array, np.float64), c.error
+    if beta != 1.0:
+        offset, offset_error = offset * beta, offset_error + ROUNDING
+    return graph.add(shift(offset, offset_error), [value])
+
+
+@importer("MatMul", 1, 9, 13)
+def matmul(node: OnnxNode, graph: GraphBuilder) -> int:
+    """A product with a constant on one side."""
+    left, right = node.operand(0), node.operand(1)
+    if isinstance(right, Constant):
+        value, weight = node.value(0), right
+        if weight.array.ndim == 2:
+            return graph.add(dense_or_sparse(weight.array.T, None, weight.error), [value])
+        return _stacked(value, weight, False, graph)
+    if isinstance(left, Constant):
+        return _stacked(node.value(1), left, True, graph)
+    raise UnsupportedError("a product of two computed values is not supported yet")
+
+
+def _stacked(value: int, constant: Constant, left: bool, graph: GraphBuilder) -> int:
+    weight = np.asarray(constant.array, np.float64)
+    shape = graph.shape(value)
+    if len(shape) == 1:
+        return _vector_product(value, constant, left, graph)
+    if weight.ndim == 1:  # ONNX: a vector is a row (left) or a column (right), then dropped
+        weight = weight[None, :] if left else weight[:, None]
+        op = MatMulConstant(weight, left, shape, constant.error)
+        result = graph.add(op, [value])
+        squeezed = list(graph.shape(result))
+        del squeezed[-2 if left else -1]
+        return reshape_to(result, squeezed, graph)
+    lead = np.broadcast_shapes(shape[:-2], weight.shape[:-2])
+    value = broadcast_to(value, (*lead, *shape[-2:]), graph)
+    return graph.add(MatMulConstant(weight, left, graph.shape(value), constant.error), [value])
+
+
+def _vector_product(value: int, constant: Constant, left: bool, graph: GraphBuilder) -> int:
+    """A one-dimensional value times a constant vector or matrix."""
+    weight = np.asarray(constant.array, np.float64)
+    if weight.ndim == 1:
+        total = graph.add(Linear(weight[None, :], None, constant.error), [value])
+        return reshape_to(total, (), graph)
+    if weight.ndim > 2:
+        raise UnsupportedError("a vector times a stack of matrices")
+    return graph.add(dense_or_sparse(weight if left else weight.T, None, constant.error), [value])
+
+
+def _binary(node: OnnxNode, graph: GraphBuilder, sign: int) -> int:
+    """`first + sign * second`, either possibly constant."""
+    first, second = node.operand(0), node.operand(1)
+    if isinstance(first, Constant):
+        value = align(node.value(1), first.array.shape, graph)
+        return graph.add(shift(np.asarray(first.array, np.float64), first.error, sign), [value])
+    if isinstance(second, Constant):
+        value = align(node.value(0), second.array.shape, graph)
+        return graph.add(shift(sign * np.asarray(second.array, np.float64), second.error), [value])
+    one, two = node.value(0), node.value(1)
+    one, two = align(one, graph.shape(two), graph), align(two, graph.shape(one), graph)
+    return graph.add(Combine((1, sign)), [one, two])
+
+
+@importer("Add", 7, 13, 14)
+def add(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Sum of two operands."""
+    return _binary(node, graph, 1)
+
+
+@importer("Sub", 7, 13, 14)
+def sub(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Difference of two operands."""
+    return _binary(node, graph, -1)
+
+
+@importer("Sum", 8, 13)
+def sum_values(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Sum of any number of operands."""
+    total = None
+    for i in range(len(node.operands)):
+        operand = node.operand(i)
+        term = graph.constant(operand, node.shapes[i]) if isinstance(operand, Constant) else node.value(i)
+        if total is None:
+            total = term
+            continue
+        total, term = align(total, graph.shape(term), graph), align(term, graph.shape(total), graph)
+        total = graph.add(Combine((1, 1)), [total, term])
+    assert total is not None
+    return total
+
+
+@importer("Neg", 1, 6, 13)
+def neg(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Negation."""
+    return graph.add(Combine((-1,)), [node.value()])
+
+
+def multiply_constant(value: int, constant: Constant, graph: GraphBuilder) -> int:
+    """`constant * value` with broadcasting."""
+    value = align(value, constant.array.shape, graph)
+    weight = np.asarray(constant.array, np.float64)
+    return graph.add(Scale(weight, None, constant.error), [value])
+
+
+@importer("Mul", 7, 13, 14)
+def mul(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Product with a constant."""
+    if isinstance(node.operand(0), Constant):
+        return multiply_constant(node.value(1), node.constant(0), graph)
+    return multiply_constant(node.value(0), node.constant(1), graph)
+
+
+@importer("Div", 7, 13, 14)
+def div(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Quotient by a constant."""
+    divisor = node.constant(1)
+    array = np.asarray(divisor.array, np.float64)
+    if not array.all():
+        raise UnsupportedError("division by a constant zero")
+    inverse = 1.0 / array
+    exact = bool((np.frexp(array)[0] == np.copysign(0.5, array)).all())  # powers of two
+    error = divisor.error if exact else 2 * divisor.error + ROUNDING
+    return multiply_constant(node.value(0), Constant(inverse, error), graph)
+
+
+@importer("BatchNormalization", 7, 9, 14, 15)
+def batch_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Inference form: `gamma (x - mean) / sqrt(variance + epsilon) + beta`, one factor a channel."""
+    if node.attribute("training_mode", 0):
+        raise UnsupportedError("training_mode is not supported")
+    gamma, beta, mean, variance = (np.asarray(node.constant(i).array, np.float64) for i in range(1, 5))
+    shape = (-1,) + (1,) * (len(node.shapes[0]) - 2)
+    scale = gamma / np.sqrt(variance + float(np.float32(node.attribute("epsilon", 1e-5))))
+    offset = beta - mean * scale
+    error = (np.abs(mean * scale) * 8 + np.abs(offset) * 2) * 2.0**-53 + 1e-300
+    op = Scale(scale.reshape(shape), offset.reshape(shape), 4 * ROUNDING, error.reshape(shape))
+    return graph.add(op, [node.value()])
+
+
+def _reduction_axes(node: OnnxNode, graph: GraphBuilder) -> tuple[tuple[int, ...], bool]:
+    axes = node.integers("axes", 1)
+    rank = len(graph.shape(node.value()))
+    if not axes:
+        axes = [] if node.attribute("noop_with_empty_axes", 0) else range(rank)
+    return tuple(sorted({int(a) % rank for a in axes})), bool(node.attribute("keepdims", 1))
+
+
+def _reduce(node: OnnxNode, graph: GraphBuilder, mean: bool) -> int:
+    axes, keep = _reduction_axes(node, graph)
+    value = node.value()
+    shape = graph.shape(value)
+    if not axes:
+        return value
+    result = graph.add(Sum(axes, shape), [value])
+    if mean:
+        count = math.prod(shape[a] for a in axes)
+        result = multiply_constant(result, Constant(np.asarray(1.0 / count), ROUNDING), graph)
+    if keep:
+        return result
+    return reshape_to(result, [n for i, n in enumerate(shape) if i not in axes], graph)
+
+
+@importer("ReduceSum", 1, 11, 13)
+def reduce_sum(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Sum over axes."""
+    return _reduce(node, graph, False)
+
+
+@importer("ReduceMean", 1, 11, 13, 18)
+def reduce_mean(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Mean over axes."""
+    return _reduce(node, graph, True)

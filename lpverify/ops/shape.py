@@ -1,0 +1,395 @@
+"""Data movement: every element of the result is an element of the operand, or a constant. Exact."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lpverify.errors import UnsupportedError
+from lpverify.interval import Array, Box, namespace, round_down, round_up
+from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, SelectionOp, importer
+
+
+@dataclass(frozen=True)
+class ConstantValue(SelectionOp):
+    """A value that depends on nothing; a batch of one that the walkers repeat."""
+
+    array: Array
+    offset_error: Array | None = None
+
+    @property
+    def offset(self) -> Array:  # type: ignore[override]
+        """The constant itself."""
+        return self.array
+
+    def linear(self, *xs: Array) -> Array:
+        return namespace(self.array).zeros_like(self.array)[None]
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return ()
+
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """The constant, plus and minus its error."""
+        if self.offset_error is None:
+            return self.array[None], self.array[None]
+        return (
+            round_down(self.array - self.offset_error)[None],
+            round_up(self.array + self.offset_error)[None],
+        )
+
+
+@dataclass(frozen=True)
+class Reshape(SelectionOp):
+    """The same elements in row-major order under another shape."""
+
+    shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+
+    def linear(self, *xs: Array) -> Array:
+        return xs[0].reshape((xs[0].shape[0], *self.shape))
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return (a.reshape((a.shape[0], *self.input_shape)),)
+
+
+@dataclass(frozen=True)
+class Transpose(SelectionOp):
+    """Permutes the axes of the value: result axis `i` is operand axis `order[i]`."""
+
+    order: tuple[int, ...]
+
+    def linear(self, *xs: Array) -> Array:
+        return namespace(xs[0]).permute_dims(xs[0], (0, *(i + 1 for i in self.order)))
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        back = (0, *(int(i) + 1 for i in np.argsort(self.order)))
+        return (namespace(a).permute_dims(a, back),)
+
+
+@dataclass(frozen=True)
+class Slice(SelectionOp):
+    """`x[start:stop:step]` per axis, `start`, `step` and `count` of each axis given."""
+
+    starts: tuple[int, ...]
+    steps: tuple[int, ...]
+    shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+
+    def _index(self) -> tuple[slice, ...]:
+        ends = (b + (n - 1) * s + 1 for b, n, s in zip(self.starts, self.shape, self.steps, strict=True))
+        return (slice(None), *map(slice, self.starts, ends, self.steps))
+
+    def linear(self, *xs: Array) -> Array:
+        return xs[0][self._index()]
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        full = namespace(a).zeros((a.shape[0], *self.input_shape), dtype=a.dtype, device=a.device)
+        full[self._index()] = a
+        return (full,)
+
+
+@dataclass(frozen=True)
+class Gather(SelectionOp):
+    """Elements `indices` (one-dimensional) along one axis; indices may repeat."""
+
+    indices: tuple[int, ...]
+    axis: int
+    input_shape: tuple[int, ...]
+
+    def linear(self, *xs: Array) -> Array:
+        xp = namespace(xs[0])
+        return xp.take(xs[0], xp.asarray(self.indices, dtype=xp.int64), axis=self.axis + 1)
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        xp = namespace(a)
+        full = xp.zeros((a.shape[0], *self.input_shape), dtype=a.dtype, device=a.device)
+        lead = (slice(None),) * (self.axis + 1)
+        for position, index in enumerate(self.indices):
+            full[(*lead, index)] += a[(*lead, position)]
+        return (full,)
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        """An element that is gathered several times is a sum in the adjoint."""
+        repeats = max(np.bincount(self.indices), default=0)
+        return 0, int(repeats) if repeats > 1 else 0
+
+
+@dataclass(frozen=True)
+class Concat(SelectionOp):
+    """Operands side by side along one axis; `sizes` are their lengths there."""
+
+    axis: int
+    sizes: tuple[int, ...]
+
+    def linear(self, *xs: Array) -> Array:
+        return namespace(xs[0]).concat(list(xs), axis=self.axis + 1)
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        ends = np.cumsum(self.sizes)
+        lead = (slice(None),) * (self.axis + 1)
+        return tuple(a[(*lead, slice(int(e - n), int(e)))] for e, n in zip(ends, self.sizes, strict=True))
+
+
+@dataclass(frozen=True)
+class Pad(SelectionOp):
+    """Constants around the operand; `before` and `after` per axis, `fill` the constant."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    fill: float = 0.0
+
+    @property
+    def offset(self) -> Array | None:  # type: ignore[override]
+        """The frame of constants; None where it is zero."""
+        if not self.fill:
+            return None
+        frame = np.full(self._shape(), self.fill)
+        frame[self._inside()[1:]] = 0.0
+        return frame
+
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(b + n + a for b, n, a in zip(self.before, self.input_shape, self.after, strict=True))
+
+    def _inside(self) -> tuple[slice, ...]:
+        return (slice(None), *(slice(b, b + n) for b, n in zip(self.before, self.input_shape, strict=True)))
+
+    def linear(self, *xs: Array) -> Array:
+        x = xs[0]
+        full = namespace(x).zeros((x.shape[0], *self._shape()), dtype=x.dtype, device=x.device)
+        full[self._inside()] = x
+        return full
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return (a[self._inside()],)
+
+
+@dataclass(frozen=True)
+class Broadcast(SelectionOp):
+    """Repeats axes of length 1 (NumPy's rule); ranks are equal."""
+
+    shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+
+    def linear(self, *xs: Array) -> Array:
+        return namespace(xs[0]).broadcast_to(xs[0], (xs[0].shape[0], *self.shape))
+
+    def _axes(self) -> tuple[int, ...]:
+        pairs = zip(self.shape, self.input_shape, strict=True)
+        return tuple(i + 1 for i, (out, source) in enumerate(pairs) if out != source)
+
+    def adjoint(self, a: Array) -> tuple[Array, ...]:
+        return (namespace(a).sum(a, axis=self._axes(), keepdims=True),)
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        """The adjoint sums over the copies."""
+        return 0, math.prod(self.shape[i - 1] for i in self._axes())
+
+
+def broadcast_to(value: int, shape: Sequence[int], graph: GraphBuilder) -> int:
+    """Adds the ops that broadcast a value to a shape; none if it has that shape."""
+    have, want = graph.shape(value), tuple(int(n) for n in shape)
+    if have == want:
+        return value
+    padded = (1,) * (len(want) - len(have)) + have
+    value = reshape_to(value, padded, graph)
+    return graph.add(Broadcast(want, padded), [value]) if padded != want else value
+
+
+def reshape_to(value: int, shape: Sequence[int], graph: GraphBuilder) -> int:
+    """Adds a Reshape unless the shape is already that."""
+    have, want = graph.shape(value), tuple(int(n) for n in shape)
+    return value if have == want else graph.add(Reshape(want, have), [value])
+
+
+@importer("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25)
+def identity(node: OnnxNode, graph: GraphBuilder) -> int:
+    """The operand itself."""
+    return node.value()
+
+
+@importer("Dropout", 7, 10, 12, 13, 22)
+def dropout(node: OnnxNode, graph: GraphBuilder) -> int:
+    """The operand itself (inference); the mask output is not supported."""
+    mode = node.optional(2)
+    if mode is not None and bool(mode.array):
+        raise UnsupportedError("training mode is not supported")
+    return node.value()
+
+
+@importer("Cast", 6, 9, 13, 19, 21, 23, 24, 25)
+def cast(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Float to wider or equal float; over the reals the operand itself."""
+    if node.attribute("to") not in (1, 11):
+        raise UnsupportedError("only casts to float32 and float64 keep the value")
+    return node.value()
+
+
+@importer("Reshape", 5, 13, 14, 19, 21, 23, 24, 25)
+def reshape(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Target shape from the constant second input; 0 copies, -1 is inferred."""
+    have = graph.shape(node.value())
+    want = [int(n) for n in node.constant(1).array.reshape(-1)]
+    if not node.attribute("allowzero", 0):
+        want = [have[i] if n == 0 else n for i, n in enumerate(want)]
+    if -1 in want:
+        rest = math.prod(n for n in want if n != -1)
+        want[want.index(-1)] = math.prod(have) // max(rest, 1)
+    if math.prod(want) != math.prod(have):
+        raise UnsupportedError(f"can't reshape {have} to {want}")
+    return reshape_to(node.value(), want, graph)
+
+
+@importer("Flatten", 1, 9, 11, 13, 21, 23, 24, 25)
+def flatten(node: OnnxNode, graph: GraphBuilder) -> int:
+    """To two axes, split at `axis`."""
+    have = graph.shape(node.value())
+    axis = node.attribute("axis", 1)
+    axis = axis + len(have) if axis < 0 else axis
+    return reshape_to(node.value(), (math.prod(have[:axis]), math.prod(have[axis:])), graph)
+
+
+@importer("Transpose", 1, 13, 21, 23, 24, 25)
+def transpose(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Axes permuted; reversed by default."""
+    rank = len(graph.shape(node.value()))
+    order = tuple(node.attribute("perm", range(rank - 1, -1, -1)))
+    return node.value() if order == tuple(range(rank)) else graph.add(Transpose(order), [node.value()])
+
+
+@importer("Squeeze", 1, 11, 13, 21, 23, 24, 25)
+def squeeze(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Axes of length 1 removed."""
+    have = graph.shape(node.value())
+    axes = node.integers("axes", 1)
+    drop = [i for i, n in enumerate(have) if n == 1] if axes is None else [a % len(have) for a in axes]
+    return reshape_to(node.value(), [n for i, n in enumerate(have) if i not in drop], graph)
+
+
+@importer("Unsqueeze", 1, 11, 13, 21, 23, 24, 25)
+def unsqueeze(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Axes of length 1 inserted; positions are those in the result."""
+    have = list(graph.shape(node.value()))
+    axes = node.integers("axes", 1)
+    rank = len(have) + len(axes)
+    for axis in sorted(a % rank for a in axes):
+        have.insert(axis, 1)
+    return reshape_to(node.value(), have, graph)
+
+
+def _slice_arguments(node: OnnxNode, rank: int) -> tuple[list[int], list[int], list[int], list[int]]:
+    starts, ends = node.integers("starts", 1), node.integers("ends", 2)
+    axes = node.integers("axes", 3) or list(range(len(starts)))
+    steps = node.integers("steps", 4) or [1] * len(starts)
+    return starts, ends, [a % rank for a in axes], steps
+
+
+@importer("Slice", 1, 10, 11, 13)
+def slice_(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Ranges per axis; a negative step reverses (as a gather)."""
+    value = node.value()
+    have = graph.shape(value)
+    for start, end, axis, step in zip(*_slice_arguments(node, len(have)), strict=True):
+        value = take_range(value, axis, range(*slice(start, end, step).indices(have[axis])), graph)
+    return value
+
+
+def take_range(value: int, axis: int, chosen: range, graph: GraphBuilder) -> int:
+    """Elements of one axis in arithmetic progression."""
+    have = graph.shape(value)
+    if len(chosen) == 0:
+        raise UnsupportedError("the result is empty")
+    if chosen == range(have[axis]):
+        return value
+    if chosen.step < 0:
+        return graph.add(Gather(tuple(chosen), axis, have), [value])
+    starts, steps, shape = [0] * len(have), [1] * len(have), list(have)
+    starts[axis], steps[axis], shape[axis] = chosen.start, chosen.step, len(chosen)
+    return graph.add(Slice(tuple(starts), tuple(steps), tuple(shape), have), [value])
+
+
+@importer("Split", 2, 11, 13, 18)
+def split(node: OnnxNode, graph: GraphBuilder) -> list[int]:
+    """One slice for each output."""
+    value = node.value()
+    have = graph.shape(value)
+    axis = node.attribute("axis", 0) % len(have)
+    sizes = node.integers("split", 1)
+    if sizes is None:
+        size = -(-have[axis] // node.outputs)
+        sizes = [min(size, have[axis] - i * size) for i in range(node.outputs)]
+    ends = np.cumsum(sizes)
+    return [take_range(value, axis, range(int(e) - n, int(e)), graph) for e, n in zip(ends, sizes, strict=True)]
+
+
+@importer("Gather", 1, 11, 13)
+def gather(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Constant indices along one axis; their shape replaces the axis."""
+    value, indices = node.value(), node.constant(1).array
+    have = graph.shape(value)
+    axis = node.attribute("axis", 0) % len(have)
+    chosen = tuple(int(i) % have[axis] for i in indices.reshape(-1))
+    if chosen == tuple(range(chosen[0], chosen[0] + len(chosen))):
+        result = take_range(value, axis, range(chosen[0], chosen[0] + len(chosen)), graph)
+    else:
+        result = graph.add(Gather(chosen, axis, have), [value])
+    return reshape_to(result, (*have[:axis], *indices.shape, *have[axis + 1 :]), graph)
+
+
+@importer("Concat", 4, 11, 13)
+def concat(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Values and constants side by side."""
+    parts = []
+    for operand, shape in zip(node.operands, node.shapes, strict=True):
+        if isinstance(operand, Constant) and 0 in shape:
+            continue
+        parts.append(graph.constant(operand, shape) if isinstance(operand, Constant) else operand)
+    values = [part for part in parts if part is not None]
+    if len(values) == 1:
+        return values[0]
+    axis = node.attribute("axis") % len(graph.shape(values[0]))
+    return graph.add(Concat(axis, tuple(graph.shape(v)[axis] for v in values)), values)
+
+
+@importer("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25)
+def pad(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Constant mode; negative pads cut."""
+    if node.attribute("mode", b"constant") not in (b"constant", "constant"):
+        raise UnsupportedError("only mode=constant is supported")
+    have = graph.shape(node.value())
+    pads, rank = node.integers("pads", 1), len(have)
+    fill = node.optional(2)
+    number = node.attribute("value", 0.0) if fill is None else float(fill.array.reshape(-1)[0])
+    axes = [a % rank for a in node.integers("", 3) or range(rank)]
+    before, after = [0] * rank, [0] * rank
+    for i, axis in enumerate(axes):
+        before[axis], after[axis] = pads[i], pads[i + len(axes)]
+    value = node.value()
+    for axis in range(rank):
+        kept = range(max(-before[axis], 0), have[axis] - max(-after[axis], 0))
+        value = take_range(value, axis, kept, graph)
+    grow = tuple(max(b, 0) for b in before), tuple(max(a, 0) for a in after)
+    if not any(grow[0] + grow[1]):
+        return value
+    return graph.add(Pad(*grow, graph.shape(value), number), [value])
+
+
+@importer("Expand", 8, 13)
+def expand(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Broadcast to (at least) a constant shape."""
+    want = tuple(int(n) for n in node.constant(1).array.reshape(-1))
+    return broadcast_to(node.value(), np.broadcast_shapes(graph.shape(node.value()), want), graph)
+
+
+@importer("Tile", 6, 13)
+def tile(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Whole copies along each axis."""
+    have = graph.shape(node.value())
+    repeats = [int(n) for n in node.constant(1).array.reshape(-1)]
+    split_shape = [n for size in have for n in (1, size)]
+    wide = [n for count, size in zip(repeats, have, strict=True) for n in (count, size)]
+    value = broadcast_to(reshape_to(node.value(), split_shape, graph), wide, graph)
+    return reshape_to(value, [c * n for c, n in zip(repeats, have, strict=True)], graph)

@@ -1,0 +1,94 @@
+"""A query: which inputs and outputs violate the property, as an and/or tree over linear atoms.
+
+Variables are numbered through: inputs `0 .. inputs-1` in row-major order, then outputs. All numbers
+are exact (`Decimal` from the text, no rounding).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import inf, isinf, nextafter
+from typing import TypeAlias
+
+Number: TypeAlias = Decimal | Fraction | int
+
+
+def negate(number: Number) -> Number:
+    """The exact negative; Decimal's own operator would round to its context."""
+    return number.copy_negate() if isinstance(number, Decimal) else -number
+
+
+def less(first: Number, second: Number) -> bool:
+    """Exact comparison, also between Decimal and Fraction."""
+    if type(first) is type(second):
+        return first < second  # type: ignore[operator]
+    return Fraction(first) < Fraction(second)
+
+
+def float_below(number: Number) -> float:
+    """The largest float64 not above the number."""
+    nearest = float(number)
+    if isinf(nearest):
+        return nearest if nearest < 0 else nextafter(inf, 0.0)
+    exact: Number = Decimal(nearest) if isinstance(number, Decimal) else Fraction(nearest)
+    return nextafter(nearest, -inf) if less(number, exact) else nearest
+
+
+def float_above(number: Number) -> float:
+    """The smallest float64 not below the number."""
+    return -float_below(negate(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """`sum coefficient * variable <= bound` (`<` when strict); `terms` sorted by variable, no zeros."""
+
+    terms: tuple[tuple[int, Number], ...]
+    bound: Number
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """All children hold; no children: true."""
+
+    children: tuple["Formula", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """Some child holds; no children: false."""
+
+    children: tuple["Formula", ...]
+
+
+Formula: TypeAlias = Atom | And | Or
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parsed VNN-LIB file: the violation `formula` over declared inputs and outputs.
+
+    Attributes:
+        inputs: Number of scalar input variables.
+        outputs: Number of scalar output variables.
+        formula: True exactly on the counterexamples.
+        path: The file it was read from, for messages.
+    """
+
+    inputs: int
+    outputs: int
+    formula: Formula
+    path: str = ""
+
+
+def atoms(formula: Formula) -> Iterator[Atom]:
+    """Yields every atom of the formula, left to right, without recursion."""
+    stack: list[Formula] = [formula]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Atom):
+            yield top
+        else:
+            stack.extend(reversed(top.children))
