@@ -16,7 +16,18 @@ from lpverify.interval import Box
 from lpverify.network import Network, Node
 from lpverify.ops.linear import Linear, dense_or_sparse
 from lpverify.ops.shape import Concat
-from lpverify.query import And, Atom, Formula, Number, Or, Query, float_above, float_below, less, negate
+from lpverify.query import (
+    And,
+    Atom,
+    Formula,
+    Number,
+    Or,
+    Query,
+    float_above,
+    float_below,
+    less,
+    negate,
+)
 
 MAX_CASES = 1_000_000
 
@@ -62,8 +73,11 @@ class Case:
             column = lower[:, atom]
             return column >= self.bounds[atom] if self.strict[atom] else column > self.bounds[atom]
 
-        return self.condition.fold(leaf, lambda p: _all_or(p, np.logical_or, len(lower), False),
-                                   lambda p: _all_or(p, np.logical_and, len(lower), True))
+        return self.condition.fold(
+            leaf,
+            lambda p: _all_or(p, np.logical_or, len(lower), False),
+            lambda p: _all_or(p, np.logical_and, len(lower), True),
+        )
 
     def violation(self, values: np.ndarray) -> np.ndarray:
         """How far points, by the values `(B, k)` of the atoms' forms, are from a counterexample: <= 0 is one."""
@@ -72,8 +86,11 @@ class Case:
             return values[:, atom] - self.bounds[atom]
 
         infinity = np.full(len(values), np.inf)
-        return self.condition.fold(leaf, lambda p: np.max([-infinity, *p], axis=0),
-                                   lambda p: np.min([infinity, *p], axis=0))
+        return self.condition.fold(
+            leaf,
+            lambda p: np.max([-infinity, *p], axis=0),
+            lambda p: np.min([infinity, *p], axis=0),
+        )
 
 
 def _all_or(parts: list[np.ndarray], join_: np.ufunc, count: int, empty: bool) -> np.ndarray:
@@ -193,7 +210,9 @@ def _bounds_inputs(part: Or, inputs: int) -> bool:
     return False
 
 
-def _merge_cases(drafts: Sequence[_Draft], table: _Forms, query: Query) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+def _merge_cases(
+    drafts: Sequence[_Draft], table: _Forms, query: Query
+) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """Drafts with the same box become one case; empty boxes are dropped, exactly."""
     groups: dict[tuple[tuple[Number, ...], tuple[Number, ...]], list[Condition]] = {}
     atoms: list[Atom] = []
@@ -212,7 +231,9 @@ def _merge_cases(drafts: Sequence[_Draft], table: _Forms, query: Query) -> tuple
         if any(less(u, l) for l, u in zip(*key, strict=True)):
             dropped += 1
             continue
-        condition = join([condition_of(f, number) for f in draft.rest], AND) if draft.rest else Condition(((AND, 0),))
+        condition = (
+            join([condition_of(f, number) for f in draft.rest], AND) if draft.rest else Condition(((AND, 0),))
+        )
         groups.setdefault(key, []).append(condition)
     cases = tuple(_case(Range(*key), join(parts, OR), atoms, table) for key, parts in groups.items())
     note = (f"{dropped} of {len(drafts)} input sets are empty",) if dropped else ()
@@ -254,7 +275,13 @@ def _append_forms(network: Network, table: _Forms, query: Query) -> Network:
     if len(shape) != 1:
         raise UnsupportedError("the output is not flat")
     if mixed:
-        nodes.append(Node(Concat(0, (query.inputs, query.outputs)), (0, source), (query.inputs + query.outputs,)))
+        nodes.append(
+            Node(
+                Concat(0, (query.inputs, query.outputs)),
+                (0, source),
+                (query.inputs + query.outputs,),
+            )
+        )
         source = len(nodes) - 1
     op = dense_or_sparse(weight, None, error)
     op = op if weight.size else Linear(np.zeros((1, 1)))

@@ -9,30 +9,13 @@ Guarantee: any alpha in [0, 1] and beta >= 0 gives a sound bound, so every itera
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from lpverify.bounds.linear import LinearBound, Trace, backward
 from lpverify.bounds.propagate import Bounds, row_lines
 from lpverify.interval import Array, namespace
+from lpverify.multipliers import Multipliers, Schedule
 from lpverify.network import Network, repeat
 from lpverify.ops.base import AffineOp, ElementwiseOp, Lines
-
-
-@dataclass(frozen=True)
-class Multipliers:
-    """Admissible multipliers of a batch of backward passes.
-
-    Attributes:
-        alpha: For each nonlinear node mixes in [0, 1], `(B, R, *shape)`.
-        beta: For pre-activation values `(B, R, *shape)`, >= 0, zero where nothing is split.
-    """
-
-    alpha: Mapping[int, Array] = field(default_factory=dict)
-    beta: Mapping[int, Array] = field(default_factory=dict)
-
-    def rows(self, index: object) -> "Multipliers":
-        """Those of some regions of the batch."""
-        return Multipliers({k: v[index] for k, v in self.alpha.items()}, {k: v[index] for k, v in self.beta.items()})
 
 
 def bound_rows(
@@ -66,16 +49,6 @@ def _lines(network: Network, bounds: Bounds, multipliers: Multipliers | None) ->
     return lines
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to ascend: `steps`, first step sizes, decay a step."""
-
-    steps: int = 20
-    alpha_rate: float = 0.25
-    beta_rate: float = 0.1
-    decay: float = 0.96
-
-
 def optimise(
     network: Network,
     rows: Array,
@@ -103,7 +76,10 @@ def optimise(
             break
         gradients = _gradients(network, bounds, linear, now, trace, signs)
         rate = schedule.decay**step
-        for kind, values, speed in (("alpha", alpha, schedule.alpha_rate), ("beta", beta, schedule.beta_rate)):
+        for kind, values, speed in (
+            ("alpha", alpha, schedule.alpha_rate),
+            ("beta", beta, schedule.beta_rate),
+        ):
             for k in values:
                 move = _adam(moments, (kind, k), gradients[kind, k], step + 1, xp)
                 moved = values[k] + (rate * speed) * move
@@ -113,7 +89,9 @@ def optimise(
 
 
 def _better(
-    old: tuple[LinearBound, Array, Multipliers, Trace], new: tuple[LinearBound, Array, Multipliers, Trace], xp: object
+    old: tuple[LinearBound, Array, Multipliers, Trace],
+    new: tuple[LinearBound, Array, Multipliers, Trace],
+    xp: object,
 ) -> tuple[LinearBound, Array, Multipliers, Trace]:
     """Rowwise the better of two results; the trace is that of the newer one."""
     gain = new[1] > old[1]
@@ -129,7 +107,11 @@ def _better(
 
 
 def _adam(
-    moments: dict[tuple[str, int], tuple[Array, Array]], key: tuple[str, int], gradient: Array, step: int, xp: object
+    moments: dict[tuple[str, int], tuple[Array, Array]],
+    key: tuple[str, int],
+    gradient: Array,
+    step: int,
+    xp: object,
 ) -> Array:
     """Adam's direction (Kingma and Ba 2015, algorithm 1)."""
     first, second = moments.get(key, (0.0, 0.0))
@@ -189,7 +171,11 @@ def relaxed_primal(
 
 
 def initial(
-    network: Network, bounds: Bounds, rows: int, signs: Mapping[int, Array], warm: Multipliers | None = None
+    network: Network,
+    bounds: Bounds,
+    rows: int,
+    signs: Mapping[int, Array],
+    warm: Multipliers | None = None,
 ) -> Multipliers:
     """Starting multipliers: adaptive slopes and zero beta, or those of a parent where it had any."""
     xp = namespace(bounds.boxes[0].lower)

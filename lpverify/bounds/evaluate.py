@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpverify.bounds.alpha import Multipliers, Schedule, bound_rows, initial, optimise
+from lpverify.bounds.alpha import bound_rows, initial, optimise
 from lpverify.bounds.linear import LinearBound, Trace
-from lpverify.bounds.propagate import Bounds, Method, Region, propagate
+from lpverify.bounds.propagate import Bounds, Region, propagate
 from lpverify.interval import Array, Box, namespace
+from lpverify.multipliers import Effort, Multipliers
 from lpverify.network import Network
 from lpverify.problem import Problem
 
@@ -56,14 +57,6 @@ class Batch:
     cases: np.ndarray
     region: Region
     signs: Mapping[int, Array]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much to spend: `method` for the boxes, `schedule` for alpha and beta (None: none)."""
-
-    method: Method = "crown"
-    schedule: Schedule | None = None
 
 
 @dataclass
@@ -112,7 +105,13 @@ def evaluate(
     if effort.schedule is not None and not refuted(best).all():
         start = initial(network, bounds, forms.shape[1], batch.signs, warm)
         linear, improved, multipliers, trace = optimise(
-            network, rows, bounds, batch.signs, start, effort.schedule, lambda low: bool(refuted(low).all())
+            network,
+            rows,
+            bounds,
+            batch.signs,
+            start,
+            effort.schedule,
+            lambda low: bool(refuted(low).all()),
         )
         xp = namespace(best)
         best = xp.maximum(best, improved)
@@ -143,7 +142,9 @@ def unit_rows(forms: np.ndarray, network: Network, like: Array) -> Array:
     """Rows `(B, R, forms)` that pick the forms."""
     xp = namespace(like)
     size = network.nodes[network.output].shape[0]
-    rows = (forms[:, :, None] == np.arange(size)).astype(np.float64 if like.dtype.itemsize == 8 else np.float32)
+    rows = (forms[:, :, None] == np.arange(size)).astype(
+        np.float64 if like.dtype.itemsize == 8 else np.float32
+    )
     return rows if xp is np else xp.asarray(rows, device=like.device)
 
 

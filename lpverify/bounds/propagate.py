@@ -10,14 +10,12 @@ point at all.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from lpverify.bounds.linear import backward, rounding_cost
 from lpverify.interval import Array, Box, intersect, namespace
+from lpverify.multipliers import Method
 from lpverify.network import Network, repeat
 from lpverify.ops.base import AffineOp, ElementwiseOp, Lines
-
-Method = Literal["ibp", "crown"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,23 @@ class Bounds:
     lines: dict[int, Lines]
     empty: Array
 
+    def entry(self, i: int) -> "Bounds":
+        """The bounds of one region as a batch of one."""
+        one = slice(i, i + 1)
+        lines = {
+            k: Lines(*(None if v is None else v[one] for v in (getattr(n, f) for f in n.__slots__)))
+            for k, n in self.lines.items()
+        }
+        return Bounds([b.rows(one) for b in self.boxes], [c[one] for c in self.costs], lines, self.empty[one])
+
     def known(self, network: Network) -> dict[int, Box]:
         """What a child region may take over: the boxes of the nonlinear nodes' operands."""
         return {k: self.boxes[k] for k in network.pre_activations}
 
 
-def propagate(network: Network, region: Region, method: Method, limit: int, last: int | None = None) -> Bounds:
+def propagate(
+    network: Network, region: Region, method: Method, limit: int, last: int | None = None
+) -> Bounds:
     """Bounds all values up to `last` (default: all).
 
     Args:

@@ -14,11 +14,9 @@ from lpverify.errors import UnsupportedError
 from lpverify.ops.base import Constant
 
 MOVES = frozenset(
-    "Cast Concat ConstantOfShape Expand Flatten Gather GatherND Identity Pad Reshape Shape Size Slice Split "
-    "Squeeze Tile Transpose Unsqueeze Where Range ScatterND Equal Less Greater Not And Or Neg Abs Max Min Sign "
-    "Floor Ceil Relu OneHot NonZero EyeLike CastLike Clip Dropout GreaterOrEqual LessOrEqual Trilu".split()
+    ["Cast", "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Pad", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where", "Range", "ScatterND", "Equal", "Less", "Greater", "Not", "And", "Or", "Neg", "Abs", "Max", "Min", "Sign", "Floor", "Ceil", "Relu", "OneHot", "NonZero", "EyeLike", "CastLike", "Clip", "Dropout", "GreaterOrEqual", "LessOrEqual", "Trilu"]
 )
-ARITHMETIC = frozenset("Add Sub Mul Div".split())
+ARITHMETIC = frozenset(["Add", "Sub", "Mul", "Div"])
 MAX_ELEMENTS = 2**28
 
 

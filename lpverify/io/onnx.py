@@ -19,7 +19,7 @@ from lpverify.errors import InputError, OnnxError, UnsupportedError
 from lpverify.io.folding import fold
 from lpverify.network import Network, Node
 from lpverify.ops import REGISTRY
-from lpverify.ops.base import Constant, Op, OnnxNode
+from lpverify.ops.base import Constant, OnnxNode, Op
 from lpverify.ops.shape import Concat, ConstantValue, Reshape, Slice
 
 FLOATS = {1: np.float32, 11: np.float64}
@@ -73,9 +73,7 @@ class _Graph:
 
     def constant(self, operand: Constant, shape: tuple[int, ...]) -> int:
         array = np.asarray(operand.array, np.float64).reshape(shape)
-        return self.add(
-            ConstantValue(array, np.abs(array) * operand.error if operand.error else None), []
-        )
+        return self.add(ConstantValue(array, np.abs(array) * operand.error if operand.error else None), [])
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -127,9 +125,7 @@ class _Importer:
 
     def __init__(self, proto: Any, path: str) -> None:
         self.proto, self.path = proto, path
-        self.opsets = {
-            o.domain if o.domain != "ai.onnx" else "": o.version for o in proto.opset_import
-        }
+        self.opsets = {o.domain if o.domain != "ai.onnx" else "": o.version for o in proto.opset_import}
         self.constants: dict[str, Constant] = {}
         self.values: dict[str, int] = {}
         self.problems: list[str] = []
@@ -147,9 +143,7 @@ class _Importer:
             self._node(node, position)
         if self.problems:
             lines = "\n".join(f"  {problem}" for problem in self.problems)
-            raise UnsupportedError(
-                f"{self.path}: {len(self.problems)} unsupported node(s)\n{lines}"
-            )
+            raise UnsupportedError(f"{self.path}: {len(self.problems)} unsupported node(s)\n{lines}")
         output, outputs = self._add_outputs(graph)
         network = Network(tuple(self.graph.nodes), output)
         return Model(network, inputs, outputs, data, self.path, len(graph.node))
@@ -186,9 +180,7 @@ class _Importer:
         for info in infos:
             tensor = info.type.tensor_type
             if tensor.elem_type not in FLOATS:
-                raise UnsupportedError(
-                    f"{self.path}: {what} {info.name!r} is not float32 or float64"
-                )
+                raise UnsupportedError(f"{self.path}: {what} {info.name!r} is not float32 or float64")
             names.append(info.name)
             shapes.append(tuple(d.dim_value if d.dim_value > 0 else 1 for d in tensor.shape.dim))
             dtypes.append(FLOATS[tensor.elem_type])
@@ -213,11 +205,7 @@ class _Importer:
             start += size
 
     def _add_outputs(self, graph: Any) -> tuple[int, Signature]:
-        missing = [
-            o.name
-            for o in graph.output
-            if o.name not in self.values and o.name not in self.constants
-        ]
+        missing = [o.name for o in graph.output if o.name not in self.values and o.name not in self.constants]
         if missing:
             raise self._fail(f"no node computes the output {missing[0]!r}")
         flat, shapes, names, dtypes = [], [], [], []
@@ -231,9 +219,7 @@ class _Importer:
             shapes.append(shape)
             dtypes.append(FLOATS.get(info.type.tensor_type.elem_type, np.float32))
             size = prod(shape)
-            flat.append(
-                value if shape == (size,) else self.graph.add(Reshape((size,), shape), [value])
-            )
+            flat.append(value if shape == (size,) else self.graph.add(Reshape((size,), shape), [value]))
         output = flat[0]
         if len(flat) > 1:
             output = self.graph.add(Concat(0, tuple(prod(s) for s in shapes)), flat)
@@ -274,9 +260,7 @@ class _Importer:
             return
         self.graph.name = node.name or node.output[0]
         try:
-            results = REGISTRY.find(parsed.domain, parsed.op_type, parsed.version)(
-                parsed, self.graph
-            )
+            results = REGISTRY.find(parsed.domain, parsed.op_type, parsed.version)(parsed, self.graph)
         except (ValueError, IndexError, TypeError) as error:
             raise self._fail(f"{label}: shapes {parsed.shapes} don't fit ({error})") from None
         outputs = [results] if isinstance(results, int) else results
@@ -300,9 +284,7 @@ class _Importer:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         outputs = len([name for name in node.output if name])
         version = schema.since_version
-        return OnnxNode(
-            node.op_type, domain, version, node.name, attributes, operands, shapes, outputs
-        )
+        return OnnxNode(node.op_type, domain, version, node.name, attributes, operands, shapes, outputs)
 
     def _operand(self, name: str) -> Constant | int | None:
         if not name:

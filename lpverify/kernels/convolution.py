@@ -95,8 +95,10 @@ def _torch_adjoint(a: Any, weight: Any, window: Window, groups: int, size: tuple
     from torch.nn import functional  # noqa: PLC0415  (torch arrays only)
 
     call = getattr(functional, f"conv_transpose{len(window.kernel)}d")
-    covered = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in
-               zip(a.shape[2:], window.stride, window.dilation, window.kernel, strict=True)]
+    covered = [
+        (n - 1) * s + d * (k - 1) + 1
+        for n, s, d, k in zip(a.shape[2:], window.stride, window.dilation, window.kernel, strict=True)
+    ]
     if window.before == window.after:
         extra = [n + 2 * b - c for n, b, c in zip(size, window.before, covered, strict=True)]
         if all(0 <= e < max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):

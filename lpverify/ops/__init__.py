@@ -3,4 +3,14 @@
 from lpverify.ops import convolution, linear, piecewise, shape
 from lpverify.ops.base import REGISTRY, AffineOp, ElementwiseOp, Op, SelectionOp
 
-__all__ = ["REGISTRY", "AffineOp", "ElementwiseOp", "Op", "SelectionOp", "convolution", "linear", "piecewise", "shape"]
+__all__ = [
+    "REGISTRY",
+    "AffineOp",
+    "ElementwiseOp",
+    "Op",
+    "SelectionOp",
+    "convolution",
+    "linear",
+    "piecewise",
+    "shape",
+]

@@ -102,7 +102,13 @@ def _ceil_pads(node: OnnxNode, window: Window, size: tuple[int, ...]) -> Window:
         return window
     after = []
     for n, k, s, d, b, a in zip(
-        size, window.kernel, window.stride, window.dilation, window.before, window.after, strict=True
+        size,
+        window.kernel,
+        window.stride,
+        window.dilation,
+        window.before,
+        window.after,
+        strict=True,
     ):
         span = n + b + a - d * (k - 1) - 1
         count = -(-span // s) + 1
@@ -124,7 +130,11 @@ def average_pool(node: OnnxNode, graph: GraphBuilder) -> int:
     inside = np.ones((1, 1, *shape[2:]))
     counted = window
     if node.attribute("count_include_pad", 0):
-        inside = np.pad(inside, ((0, 0), (0, 0), *zip(plain.before, plain.after, strict=True)), constant_values=1)
+        inside = np.pad(
+            inside,
+            ((0, 0), (0, 0), *zip(plain.before, plain.after, strict=True)),
+            constant_values=1,
+        )
         after = tuple(w - p for w, p in zip(window.after, plain.after, strict=True))
         counted = Window(window.kernel, window.stride, window.dilation, (0,) * len(after), after)
     counts = convolve(inside, np.ones((1, 1, *window.kernel)), counted, 1)[0]
@@ -179,7 +189,9 @@ def _pool_axis(value: int, axis: int, window: Window, graph: GraphBuilder) -> in
         indices = []
         for i in range(count):
             inside = [
-                j for j in (i * step + q * dilation - window.before[axis] for q in range(kernel)) if 0 <= j < size
+                j
+                for j in (i * step + q * dilation - window.before[axis] for q in range(kernel))
+                if 0 <= j < size
             ]
             if not inside:
                 raise UnsupportedError("a window lies in the padding alone")

@@ -154,7 +154,10 @@ class Pad(SelectionOp):
         return tuple(b + n + a for b, n, a in zip(self.before, self.input_shape, self.after, strict=True))
 
     def _inside(self) -> tuple[slice, ...]:
-        return (slice(None), *(slice(b, b + n) for b, n in zip(self.before, self.input_shape, strict=True)))
+        return (
+            slice(None),
+            *(slice(b, b + n) for b, n in zip(self.before, self.input_shape, strict=True)),
+        )
 
     def linear(self, *xs: Array) -> Array:
         x = xs[0]
@@ -322,7 +325,9 @@ def split(node: OnnxNode, graph: GraphBuilder) -> list[int]:
         size = -(-have[axis] // node.outputs)
         sizes = [min(size, have[axis] - i * size) for i in range(node.outputs)]
     ends = np.cumsum(sizes)
-    return [take_range(value, axis, range(int(e) - n, int(e)), graph) for e, n in zip(ends, sizes, strict=True)]
+    return [
+        take_range(value, axis, range(int(e) - n, int(e)), graph) for e, n in zip(ends, sizes, strict=True)
+    ]
 
 
 @importer("Gather", 1, 11, 13)

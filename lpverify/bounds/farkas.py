@@ -1,0 +1,100 @@
+"""Refutes one alternative of a condition by a non-negative combination of linear bounds (Farkas).
+
+On a region where the network is linear this is exact: the multipliers come from an LP's duals or ray, and
+what is proven is recomputed here with all rounding covered (Neumaier and Shcherbina 2004, section 3).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lpverify.bounds.alpha import bound_rows
+from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, columns_of, to_numpy
+from lpverify.bounds.linear import backward
+from lpverify.interval import SUM_INFLATION, Box, gamma, namespace
+from lpverify.problem import Problem
+from lpverify.verdict import Combination, PhaseSplit
+
+
+@dataclass(frozen=True)
+class Necessary:
+    """Linear conditions `g . x + h <= 0` that every counterexample of a region fulfils.
+
+    Attributes:
+        atoms: Rows of the atoms: `g` `(k, n)` and `h` `(k,)`.
+        phases: Rows of the phase splits, in their order: `(p, n)` and `(p,)`.
+        box: The region's input box `(n,)`.
+    """
+
+    atoms: tuple[np.ndarray, np.ndarray]
+    phases: tuple[np.ndarray, np.ndarray]
+    box: Box
+
+
+def necessary(
+    problem: Problem,
+    arithmetic: Arithmetic,
+    batch: Batch,
+    evaluation: Evaluation,
+    phases: tuple[PhaseSplit, ...],
+    i: int,
+) -> Necessary:
+    """The conditions of one batch entry, from backward bounds with the lines of its own boxes."""
+    case = problem.cases[int(batch.cases[i])]
+    one = slice(i, i + 1)
+    network, bounds = arithmetic.network, evaluation.bounds.entry(i)
+    size = network.nodes[network.output].shape[0]
+    like = bounds.boxes[0].lower
+    xp = namespace(like)
+    rows = xp.asarray((evaluation.forms[one, :, None] == np.arange(size)).astype(np.float64), dtype=like.dtype)
+    linear = bound_rows(network, rows, bounds)
+    columns = columns_of(problem, int(batch.cases[i]))
+    slopes, constants = to_numpy(linear.a)[0].astype(np.float64), to_numpy(linear.constant)[0]
+    heights = np.nextafter(constants[columns] - case.bounds, -np.inf)
+    parts_a, parts_h = [np.zeros((0, slopes.shape[1]))], [np.zeros(0)]
+    for split in phases:
+        shape = network.nodes[split.value].shape
+        seed = np.zeros((1, 1, int(np.prod(shape))))
+        seed[0, 0, split.element] = -1.0 if split.active else 1.0
+        seed = xp.asarray(seed.reshape(1, 1, *shape), dtype=like.dtype)
+        bound = backward(network, split.value, seed, bounds.costs, bounds.lines)
+        parts_a.append(to_numpy(bound.a)[0].astype(np.float64))
+        parts_h.append(to_numpy(bound.constant)[0])
+    box = Box(to_numpy(like)[0].astype(np.float64), to_numpy(bounds.boxes[0].upper)[0].astype(np.float64))
+    return Necessary((slopes[columns], heights), (np.concatenate(parts_a), np.concatenate(parts_h)), box)
+
+
+def combination_bound(conditions: Necessary, combination: Combination) -> float:
+    """A lower bound of the combination over the box; positive refutes the alternative.
+
+    Raises:
+        ValueError: A multiplier is negative or not finite.
+    """
+    weights = np.array([*combination.weights, *combination.phases])
+    if not (weights >= 0).all() or not np.isfinite(weights).all():
+        raise ValueError("multipliers must be finite and not negative")
+    chosen = list(combination.atoms)
+    g = np.concatenate([conditions.atoms[0][chosen], conditions.phases[0]])
+    h = np.concatenate([conditions.atoms[1][chosen], conditions.phases[1]])
+    a = weights @ g
+    box = conditions.box
+    total = np.minimum(a * box.lower, a * box.upper).sum() + weights @ h
+    size = (weights @ np.abs(g)) @ box.magnitude + weights @ np.abs(h)
+    error = size * gamma(len(weights) + len(a) + 4, 2.0**-53) * 2 * SUM_INFLATION + 1e-280
+    return float(total - error)
+
+
+def alternatives(problem: Problem, case: int, most: int) -> list[tuple[int, ...]] | None:
+    """The disjuncts of a case's condition as tuples of atoms; None if there are more than `most`."""
+
+    def both(parts: list[list[tuple[int, ...]]]) -> list[tuple[int, ...]]:
+        result: list[tuple[int, ...]] = [()]
+        for part in parts:
+            result = [a + b for a in result for b in part] if len(result) * len(part) <= most else [()] * (most + 1)
+        return result
+
+    def either(parts: list[list[tuple[int, ...]]]) -> list[tuple[int, ...]]:
+        return [a for part in parts for a in part]
+
+    found = problem.cases[case].condition.fold(lambda atom: [(atom,)], both, either)
+    return found if len(found) <= most else None

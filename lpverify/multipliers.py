@@ -1,0 +1,45 @@
+"""The common currency of all engines: multipliers, and how much effort finds them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lpverify.interval import Array
+
+Method = Literal["ibp", "crown"]
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """Admissible multipliers of a batch of backward passes.
+
+    Attributes:
+        alpha: For each nonlinear node mixes in [0, 1], `(B, R, *shape)`.
+        beta: For pre-activation values `(B, R, *shape)`, >= 0, zero where nothing is split.
+    """
+
+    alpha: Mapping[int, Array] = field(default_factory=dict)
+    beta: Mapping[int, Array] = field(default_factory=dict)
+
+    def rows(self, index: object) -> "Multipliers":
+        """Those of some regions of the batch."""
+        alpha = {k: v[index] for k, v in self.alpha.items()}
+        return Multipliers(alpha, {k: v[index] for k, v in self.beta.items()})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast multipliers ascend: `steps`, first step sizes, decay a step."""
+
+    steps: int = 20
+    alpha_rate: float = 0.25
+    beta_rate: float = 0.1
+    decay: float = 0.96
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a subproblem is bounded: `method` for the boxes, `schedule` for alpha and beta (None: none)."""
+
+    method: Method = "crown"
+    schedule: Schedule | None = None

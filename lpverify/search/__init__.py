@@ -1,0 +1,1 @@
+"""Search: candidates, attacks, branching, exact leaves and the branch-and-bound loop."""

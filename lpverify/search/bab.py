@@ -1,0 +1,203 @@
+"""Branch and bound. The loop is a schedule; bounding, branching, leaves and replay are arguments."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lpverify.bounds.clip import clip
+from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, evaluate, to_numpy
+from lpverify.bounds.farkas import necessary
+from lpverify.config import Deadline
+from lpverify.interval import Array, Box, namespace
+from lpverify.multipliers import Effort, Multipliers
+from lpverify.problem import Problem
+from lpverify.search.attack import Replay, try_points
+from lpverify.search.branching import Rule, all_linear, worst_row
+from lpverify.search.leaf import decide
+from lpverify.search.tree import Frontier, Subproblem, Tree, make_batch, make_warm
+from lpverify.solvers.base import LpBackend
+from lpverify.verdict import (
+    InputSplit,
+    Leaf,
+    PhaseSplit,
+    Progress,
+    Sat,
+    Split,
+    Timeout,
+    Unknown,
+    Unsat,
+    Verdict,
+    Witness,
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the search works on one kind of network.
+
+    Attributes:
+        arithmetic: Where bounds are computed.
+        effort: For every subproblem.
+        rule: Chooses splits.
+        batch: Most subproblems bounded together.
+        clips: Shrink input boxes by the final linear bounds.
+        backend: Decides subproblems on which the network is linear.
+    """
+
+    arithmetic: Arithmetic
+    effort: Effort
+    rule: Rule
+    batch: int
+    clips: bool
+    backend: LpBackend
+
+
+@dataclass
+class Search:
+    """The state of one branch-and-bound run."""
+
+    problem: Problem
+    engine: Engine
+    replay: Replay
+    deadline: Deadline
+    tree: Tree
+    frontier: Frontier = field(default_factory=Frontier)
+    stuck: int = 0
+    report: Callable[[Progress], None] = lambda progress: None
+
+    def run(self, roots: Sequence[Subproblem]) -> Verdict:
+        """Refutes all subproblems, or finds a counterexample, or says how far it came."""
+        self.frontier.push(roots)
+        while self.frontier.items:
+            if self.deadline.passed:
+                return Timeout(self.progress())
+            items = self.frontier.take(self.engine.batch)
+            batch, evaluation = self._bound(items)
+            witness = self._candidates(items, evaluation)
+            if witness is not None:
+                return Sat(witness, self.progress())
+            box = self._clip(items, batch, evaluation)
+            for i, item in enumerate(items):
+                witness = self._settle(i, item, batch, evaluation, box)
+                if witness is not None:
+                    return Sat(witness, self.progress())
+            self.report(self.progress())
+        if self.stuck:
+            return Unknown(f"{self.stuck} subproblem(s) can't be decided within rounding error", self.progress())
+        return Unsat(self.tree.proof(len(self.problem.cases)), self.progress())
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        frontier = self.frontier
+        return Progress(self.tree.closed, len(frontier.items) + self.stuck, frontier.margin, "branch and bound")
+
+    def _bound(self, items: Sequence[Subproblem]) -> tuple[Batch, Evaluation]:
+        engine = self.engine
+        batch = make_batch(items, engine.arithmetic)
+        warm = None
+        if engine.effort.schedule is not None:
+            rows = max(len(np.unique(self.problem.cases[s.case].forms)) for s in items)
+            warm = make_warm(items, batch.signs, rows, batch.region.box.lower)
+        return batch, evaluate(self.problem, engine.arithmetic, batch, engine.effort, warm)
+
+    def _candidates(self, items: Sequence[Subproblem], evaluation: Evaluation) -> Witness | None:
+        """The minimisers of the worst linear bounds that are open."""
+        if evaluation.linear is None or evaluation.refuted.all():
+            return None
+        corners = evaluation.linear.minimizer(evaluation.bounds.boxes[0])
+        open_ = np.flatnonzero(~evaluation.refuted)
+        picked = [(i, worst_row(self.problem, items[i], evaluation, i)) for i in open_]
+        points = np.stack([to_numpy(corners[i, r]).astype(np.float64) for i, r in picked])
+        cases = np.array([items[i].case for i in open_])
+        for case in np.unique(cases):
+            witness = try_points(self.problem, int(case), points[cases == case], self.replay, most=2)
+            if witness is not None:
+                return witness
+        return None
+
+    def _clip(self, items: Sequence[Subproblem], batch: Batch, evaluation: Evaluation) -> Box:
+        box = Box(np.stack([s.lower for s in items]), np.stack([s.upper for s in items]))
+        return clip(self.problem, batch.cases, evaluation, box) if self.engine.clips else box
+
+    def _settle(
+        self, i: int, item: Subproblem, batch: Batch, evaluation: Evaluation, box: Box
+    ) -> Witness | None:
+        """Closes or splits one subproblem; returns a witness if its LP found one."""
+        multipliers = evaluation.multipliers.rows(i) if evaluation.multipliers is not None else None
+        self.tree.bounded(item.node, self.engine.effort, multipliers, self.engine.clips)
+        if evaluation.refuted[i]:
+            self.tree.close(item.node, Leaf(multipliers))
+            return None
+        margin = self._margin(item, evaluation, i)
+        here = replace(item, lower=box.lower[i], upper=box.upper[i], margin=margin, warm=multipliers)
+        if all_linear(self.engine.arithmetic.network, evaluation, i):
+            return self._linear_leaf(i, here, batch, evaluation)
+        split = self.engine.rule(self.problem, here, evaluation, i)
+        if split is None:
+            self.stuck += 1
+            return None
+        self.frontier.push(self._children(here, split, evaluation, i))
+        return None
+
+    def _margin(self, item: Subproblem, evaluation: Evaluation, i: int) -> float:
+        case = self.problem.cases[item.case]
+        columns = np.searchsorted(np.unique(case.forms), case.forms)
+        return float(case.violation(evaluation.lower[i : i + 1][:, columns])[0])
+
+    def _linear_leaf(
+        self, i: int, item: Subproblem, batch: Batch, evaluation: Evaluation
+    ) -> Witness | None:
+        """The network is linear here: an LP decides, unless rounding gets in the way."""
+        conditions = necessary(self.problem, self.engine.arithmetic, batch, evaluation, item.phases, i)
+        seconds = self.deadline.remaining
+        leaf, candidates = decide(self.problem, item.case, conditions, self.engine.backend, seconds)
+        if leaf is not None:
+            self.tree.close(item.node, leaf)
+            return None
+        for point in candidates:
+            witness = self.replay(point, item.case)
+            if witness is not None:
+                return witness
+        self.stuck += 1
+        return None
+
+    def _children(
+        self, item: Subproblem, split: Split, evaluation: Evaluation, i: int
+    ) -> tuple[Subproblem, Subproblem]:
+        network = self.engine.arithmetic.network
+        boxes = evaluation.bounds.boxes
+        known = {k: (boxes[k].lower[i], boxes[k].upper[i]) for k in network.pre_activations}
+        item = replace(item, known=known)
+        other: Split
+        if isinstance(split, InputSplit):
+            other = InputSplit(split.index, split.point, not split.upper)
+        else:
+            other = PhaseSplit(split.value, split.element, not split.active)
+        return self._child(item, split), self._child(item, other)
+
+    def _child(self, item: Subproblem, split: Split) -> Subproblem:
+        node = self.tree.child(item.node, split)
+        if isinstance(split, InputSplit):
+            lower, upper = item.lower.copy(), item.upper.copy()
+            (lower if split.upper else upper)[split.index] = split.point
+            return replace(item, node=node, lower=lower, upper=upper)
+        known = dict(item.known)
+        known[split.value] = clamp_phase(known[split.value], split)
+        return replace(item, node=node, known=known, phases=(*item.phases, split))
+
+
+def clamp_phase(ends: tuple[Array, Array], split: PhaseSplit) -> tuple[Array, Array]:
+    """The box of a value with one element restricted to its phase."""
+    lower, upper = ends
+    xp = namespace(lower)
+    flat_lower = xp.asarray(lower.reshape(-1), copy=True)
+    flat_upper = xp.asarray(upper.reshape(-1), copy=True)
+    if split.active:
+        flat_lower[split.element] = max(float(flat_lower[split.element]), 0.0)
+    else:
+        flat_upper[split.element] = min(float(flat_upper[split.element]), 0.0)
+    return flat_lower.reshape(lower.shape), flat_upper.reshape(upper.shape)
+
+
+__all__ = ["Engine", "Multipliers", "Search", "clamp_phase"]

@@ -1,0 +1,84 @@
+"""Chooses how to search, by features of the problem: size, convolutions, free inputs, ReLUs."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lpverify.bounds.evaluate import Arithmetic, double_precision
+from lpverify.config import Config
+from lpverify.interval import Array, cast_down, cast_up
+from lpverify.multipliers import Effort, Schedule
+from lpverify.network import Network
+from lpverify.ops.convolution import Conv
+from lpverify.ops.linear import SparseLinear
+from lpverify.ops.piecewise import Relu
+from lpverify.problem import Problem
+from lpverify.search.bab import Engine
+from lpverify.search.branching import input_bisection, relu_phase
+from lpverify.solvers.highs import Highs
+
+TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
+
+
+def torch_float32(problem: Problem, limit: int) -> Arithmetic:
+    """Torch on the CPU, float32; the rounding costs are those of float32."""
+    import torch  # noqa: PLC0415  (slow to import)
+
+    def place(array: np.ndarray) -> Array:
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+    network = problem.network.convert(place, np.float32)
+    return Arithmetic(
+        network,
+        lambda array: place(cast_down(array, np.float32)),
+        lambda array: place(cast_up(array, np.float32)),
+        limit,
+    )
+
+
+def numpy_float32(problem: Problem, limit: int) -> Arithmetic:
+    """NumPy float32."""
+    network = problem.network.convert(lambda array: array, np.float32)
+    return Arithmetic(
+        network, lambda array: cast_down(array, np.float32), lambda array: cast_up(array, np.float32), limit
+    )
+
+
+def evaluation_work(network: Network) -> int:
+    """Multiplications of one forward evaluation, roughly."""
+    work = 0
+    for node in network.nodes[1:]:
+        weight = getattr(node.op, "weight", None)
+        if isinstance(node.op, Conv):
+            work += int(np.prod(node.shape)) * int(np.prod(node.op.weight.shape[1:]))
+        elif isinstance(node.op, SparseLinear):
+            work += int(node.op.weight.nnz)
+        elif weight is not None:
+            work += int(np.size(weight))
+    return work
+
+
+def choose_arithmetic(problem: Problem, config: Config) -> Arithmetic:
+    """Torch float32 for large convolutional networks, NumPy float64 for the rest."""
+    network = problem.network
+    convolutional = any(isinstance(n.op, Conv) for n in network.nodes)
+    if convolutional and evaluation_work(network) > TORCH_WORK:
+        return torch_float32(problem, config.max_coefficients * 4)
+    arithmetic = double_precision(problem)
+    return Arithmetic(arithmetic.network, arithmetic.lower, arithmetic.upper, config.max_coefficients)
+
+
+def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:
+    """Input bisection where few inputs are free (or nothing else can be split), ReLU phases otherwise."""
+    free = max((int((c.box.upper > c.box.lower).sum()) for c in problem.cases), default=0)
+    network = problem.network
+    relu = any(isinstance(n.op, Relu) for n in network.nodes)
+    neurons = sum(int(np.prod(network.nodes[k].shape)) for k in network.activations)
+    if free <= config.input_split_limit or not relu:
+        batch = int(np.clip(200_000 // max(1, neurons), 1, 256))
+        return Engine(arithmetic, Effort("crown", None), input_bisection, batch, True, Highs())
+    batch = int(np.clip(60_000 // max(1, neurons), 1, 32))
+    return Engine(arithmetic, Effort("ibp", Schedule(steps=10)), relu_phase, batch, False, Highs())
+
+
+Chooser = Callable[[Problem, Config], Engine]

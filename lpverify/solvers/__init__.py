@@ -1,0 +1,1 @@
+"""Solver backends behind one interface. Their numbers are claims, never bounds."""

@@ -1,0 +1,183 @@
+"""One query end to end: the ladder from cheap to complete, and its deadline."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, double_precision, evaluate, slices, to_numpy
+from lpverify.bounds.propagate import Region
+from lpverify.config import Config
+from lpverify.io.onnx import Model
+from lpverify.multipliers import Effort, Schedule
+from lpverify.problem import Problem, compile_problem
+from lpverify.query import Query
+from lpverify.replay import Replayer
+from lpverify.search.attack import AttackPlan, first_candidates, gradient_attack, try_points
+from lpverify.search.bab import Search
+from lpverify.search.branching import worst_row
+from lpverify.search.engines import choose_arithmetic, choose_engine
+from lpverify.search.tree import Subproblem, Tree
+from lpverify.verdict import Leaf, Progress, Proof, Sat, Timeout, Unsat, Verdict, Witness
+
+Report = Callable[[Progress], None]
+CANDIDATE_CASES = 64
+
+
+def verify_query(model: Model, query: Query, config: Config, report: Report = lambda progress: None) -> Verdict:
+    """Decides a query.
+
+    Args:
+        model: The network.
+        query: Describes the violation: `sat` means that it exists.
+        config: Limits and settings; the wall clock runs against `config.deadline`.
+        report: Called with the progress, often.
+
+    Raises:
+        InputError: Query and network do not fit.
+        UnsupportedError: Something in them can't be treated.
+    """
+    problem = compile_problem(model.network, query)
+    if not problem.cases:
+        return Unsat(Proof(0, (), config.record_proof), Progress(stage="the input set is empty"))
+    return _Ladder(problem, Replayer(model, problem), config, report).climb()
+
+
+@dataclass
+class _Ladder:
+    """The rungs share the problem, the tree and the replayer."""
+
+    problem: Problem
+    replay: Replayer
+    config: Config
+    report: Report
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.config.seed)
+        self.tree = Tree(self.config.record_proof)
+        self.roots = [
+            Subproblem(self.tree.root(i), i, case.box.lower, case.box.upper)
+            for i, case in enumerate(self.problem.cases)
+        ]
+
+    def climb(self) -> Verdict:
+        witness = self._points()
+        if witness is not None:
+            return Sat(witness, Progress(stage="candidate points"))
+        cheap = double_precision(self.problem)
+        for stage, effort in (("interval bounds", Effort("ibp")), ("backward bounds", Effort("crown"))):
+            arithmetic = cheap if effort.method == "ibp" else choose_arithmetic(self.problem, self.config)
+            verdict = self._sweep(arithmetic, effort, stage)
+            if verdict is not None:
+                return verdict
+        witness = self._attack(arithmetic)
+        if witness is not None:
+            return Sat(witness, self._progress("attack"))
+        return self._search(arithmetic)
+
+    def _progress(self, stage: str) -> Progress:
+        return Progress(self.tree.closed, len(self.roots), max((-r.margin for r in self.roots), default=0.0), stage)
+
+    def _points(self) -> Witness | None:
+        for root in self.roots[:CANDIDATE_CASES]:
+            if self.config.deadline.passed:
+                return None
+            witness = first_candidates(self.problem, root.case, self.replay, self.rng)
+            if witness is not None:
+                return witness
+        return None
+
+    def _sweep(self, arithmetic: Arithmetic, effort: Effort, stage: str) -> Verdict | None:
+        """Bounds all open cases once; None when some stay open."""
+        remaining: list[Subproblem] = []
+        neurons = sum(int(np.prod(n.shape)) for n in self.problem.network.nodes)
+        size = int(np.clip(4_000_000 // max(neurons, 1), 1, 256))
+        for part in slices(len(self.roots), size):
+            items = self.roots[part]
+            if self.config.deadline.passed:
+                return Timeout(self._progress(stage))
+            box = arithmetic.box(np.stack([s.lower for s in items]), np.stack([s.upper for s in items]))
+            batch = Batch(np.array([s.case for s in items]), Region(box), {})
+            evaluation = evaluate(self.problem, arithmetic, batch, effort)
+            witness = self._corners(items, evaluation)
+            if witness is not None:
+                return Sat(witness, self._progress(stage))
+            for item, refuted in zip(items, evaluation.refuted, strict=True):
+                if refuted:
+                    self.tree.bounded(item.node, effort, None, False)
+                    self.tree.close(item.node, Leaf())
+                else:
+                    remaining.append(item)
+            self.report(self._progress(stage))
+        self.roots = remaining
+        if not remaining:
+            return Unsat(self.tree.proof(len(self.problem.cases)), self._progress(stage))
+        return None
+
+    def _corners(self, items: Sequence[Subproblem], evaluation: Evaluation) -> Witness | None:
+        """Minimisers of the worst linear bounds, a few cases at a time."""
+        if evaluation.linear is None:
+            return None
+        corners = evaluation.linear.minimizer(evaluation.bounds.boxes[0])
+        for i in np.flatnonzero(~evaluation.refuted)[:CANDIDATE_CASES]:
+            row = worst_row(self.problem, items[i], evaluation, i)
+            point = to_numpy(corners[i, row]).astype(np.float64)[None]
+            witness = try_points(self.problem, items[i].case, point, self.replay)
+            if witness is not None:
+                return witness
+        return None
+
+    def _attack(self, arithmetic: Arithmetic) -> Witness | None:
+        """Gradient attacks within their share of the time, all open cases in turn."""
+        end = self.config.deadline.within(self.config.attack_share * self.config.deadline.remaining)
+        plan = AttackPlan()
+        rounds = 2 if len(self.roots) < CANDIDATE_CASES else 1
+        for _ in range(rounds):
+            for root in self.roots:
+                if end.passed:
+                    return None
+                witness = gradient_attack(
+                    self.problem, arithmetic, root.case, self.replay, self.rng, plan, end
+                )
+                if witness is not None:
+                    return witness
+        return None
+
+    def _search(self, arithmetic: Arithmetic) -> Verdict:
+        engine = choose_engine(self.problem, arithmetic, self.config)
+        if engine.effort.method == "ibp":
+            verdict = self._refine_roots(arithmetic)
+            if verdict is not None:
+                return verdict
+        search = Search(
+            self.problem, engine, self.replay, self.config.deadline, self.tree, report=self.report
+        )
+        return search.run(self.roots)
+
+    def _refine_roots(self, arithmetic: Arithmetic) -> Verdict | None:
+        """Backward boxes and optimised multipliers at each root, which its subproblems inherit."""
+        remaining = []
+        effort = Effort("crown", Schedule(steps=20))
+        for root in self.roots:
+            if self.config.deadline.passed:
+                return Timeout(self._progress("alpha optimisation"))
+            box = arithmetic.box(root.lower[None], root.upper[None])
+            evaluation = evaluate(self.problem, arithmetic, Batch(np.array([root.case]), Region(box), {}), effort)
+            witness = self._corners([root], evaluation)
+            if witness is not None:
+                return Sat(witness, self._progress("alpha optimisation"))
+            multipliers = evaluation.multipliers.rows(0) if evaluation.multipliers is not None else None
+            self.tree.bounded(root.node, effort, multipliers, False)
+            if evaluation.refuted[0]:
+                self.tree.close(root.node, Leaf(multipliers))
+                continue
+            network = arithmetic.network
+            boxes = evaluation.bounds.boxes
+            known = {k: (boxes[k].lower[0], boxes[k].upper[0]) for k in network.pre_activations}
+            remaining.append(
+                Subproblem(root.node, root.case, root.lower, root.upper, known, warm=multipliers)
+            )
+        self.roots = remaining
+        if not remaining:
+            return Unsat(self.tree.proof(len(self.problem.cases)), self._progress("alpha optimisation"))
+        return None
