@@ -8,6 +8,7 @@ Arrays may be NumPy or torch; results are of the kind of their arguments.
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -85,28 +86,68 @@ def cast_up(array: np.ndarray, dtype: Any) -> np.ndarray:
     return -cast_down(-array, dtype)
 
 
-SUM_INFLATION = 1.0 + 2.0**-18  # covers the rounding of computed error terms, which are sums in float64
+def to_double(array: Array) -> Array:
+    """The same numbers in float64."""
+    return array if is_double(array) else namespace(array).astype(array, namespace(array).float64)
+
+
+def to_type(array: Array, like: Array) -> Array:
+    """Float64 numbers in the type of `like`, to nearest; those that would underflow there become zero."""
+    xp = namespace(array)
+    array = xp.where(xp.abs(array) < tiny(like), xp.zeros_like(array), array)
+    return array if is_double(like) else xp.astype(array, like.dtype)
+
+
+def to_type_down(array: Array, like: Array) -> Array:
+    """Float64 numbers in the type of `like`, rounded towards minus infinity."""
+    if is_double(like):
+        return array
+    xp = namespace(array)
+    cast = xp.astype(array, like.dtype)
+    return xp.where(xp.astype(cast, xp.float64) > array, round_down(cast), cast)
+
+
+def to_type_up(array: Array, like: Array) -> Array:
+    """Float64 numbers in the type of `like`, rounded towards plus infinity."""
+    return -to_type_down(-array, like)
+
+
+LIBRARY = 2.0**-49  # relative error granted to one float64 library function: 8 ulp, vendors document 1 to 4
+
+SUM_INFLATION = 1.0 + 2.0**-12  # covers the rounding of computed error terms, which are sums by `dot`
+
+
+BLOCK = 512  # longest float32 sum inside `dot`
 
 
 def dot(a: Array, v: Array) -> Array:
-    """`sum a v` over the value axes of `a` `(B, R, *shape)` and `v` `(B or 1, 1 or R or absent, *shape)`: `(B, R)`.
+    """`sum a v` over the value axes of `a` `(B, R, *shape)` and `v` `(B or 1, [1 or R,] *shape)`: `(B, R)`.
 
-    Products are rounded in the arrays' type, sums in float64.
+    In float64; float32 operands are summed in blocks of at most `BLOCK`, and the blocks in float64.
     """
     xp = namespace(a)
     count, rows = a.shape[0], a.shape[1]
-    if v.ndim < a.ndim:
-        v = v[:, None]
-    if is_double(a) and xp is np and v.shape[1] == 1:
-        flat = v.reshape(v.shape[0], -1, 1)
-        return (a.reshape(count, rows, -1) @ flat)[..., 0]
-    axes = tuple(range(2, a.ndim))
-    return xp.sum(a * v, axis=axes, dtype=xp.float64) if axes else xp.astype(a * v, xp.float64)
+    v = v[:, None] if v.ndim < a.ndim else v
+    size = prod(a.shape[2:])
+    block = size if is_double(a) else _block(size)
+    if v.shape[1] != 1 or block == 1:
+        axes = tuple(range(2, a.ndim))
+        return xp.sum(a * v, axis=axes, dtype=xp.float64) if axes else xp.astype(a * v, xp.float64)
+    left = a.reshape((count, rows, size // block, block)).swapaxes(1, 2)
+    right = v.reshape((v.shape[0], size // block, block, 1))
+    parts = (left @ right)[..., 0]
+    return parts[:, 0] if is_double(a) else xp.sum(parts, axis=1, dtype=xp.float64)
+
+
+def _block(size: int) -> int:
+    """The largest divisor of a size that is at most BLOCK; 1 when they are all too small to pay."""
+    best = max(d for d in range(1, min(size, BLOCK) + 1) if size % d == 0) if size else 1
+    return best if best >= 16 else 1
 
 
 def dot_error(like: Array, terms: int) -> float:
     """`|dot(a, v) - a . v| <= dot_error |a| . |v|`, plus underflow, for arrays of that type."""
-    return gamma(terms, 2.0**-53) + 2.0 * (0.0 if is_double(like) else 2.0**-24)
+    return gamma(terms, 2.0**-53) + (0.0 if is_double(like) else gamma(min(terms, BLOCK) + 1, 2.0**-24))
 
 
 def underflow(like: Array) -> float:

@@ -39,7 +39,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Effort:
-    """How a subproblem is bounded: `method` for the boxes, `schedule` for alpha and beta (None: none)."""
+    """How a subproblem is bounded.
+
+    Attributes:
+        method: For the boxes.
+        schedule: For alpha and beta; None: adaptive slopes, no split terms.
+        budget: Multiplications that the backward bounds of one value may take; a value that needs more
+            keeps its interval.
+    """
 
     method: Method = "crown"
     schedule: Schedule | None = None
+    budget: float = float("inf")

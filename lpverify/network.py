@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
 from lpverify.errors import InternalError
 from lpverify.interval import Array, namespace
-from lpverify.ops.base import AffineOp, ElementwiseOp, Op
+from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp, Op
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,26 @@ class Network:
 
     @cached_property
     def pre_activations(self) -> tuple[int, ...]:
-        """Indices of the values that are operands of elementwise nonlinear nodes, in order."""
-        return tuple(sorted({self.nodes[k].inputs[0] for k in self.activations}))
+        """Indices of the values that are operands of nonlinear nodes, in order."""
+        nonlinear = (n for n in self.nodes if isinstance(n.op, (ElementwiseOp, BilinearOp)))
+        return tuple(sorted({i for n in nonlinear for i in n.inputs}))
+
+    @cached_property
+    def refinable(self) -> frozenset[int]:
+        """Operands of nonlinear nodes whose backward bounds can beat the interval of one affine step."""
+        depth = [0] * len(self.nodes)
+        for k, node in enumerate(self.nodes[1:], start=1):
+            rounds = not isinstance(node.op, AffineOp) or node.op.terms != (0, 0)
+            depth[k] = max((depth[i] for i in node.inputs), default=0) + rounds
+        return frozenset(k for k in self.pre_activations if depth[k] > 1)
+
+    @cached_property
+    def work(self) -> tuple[int, ...]:
+        """For each value the multiplications of its computation from the input, roughly."""
+        own = [
+            n.op.work(prod(n.shape)) if isinstance(n.op, AffineOp) else prod(n.shape) for n in self.nodes
+        ]
+        return tuple(sum(own[i] for i in known) for known in self.ancestors)
 
     @cached_property
     def ancestors(self) -> tuple[frozenset[int], ...]:

@@ -76,7 +76,8 @@ class _Ladder:
         return self._search(arithmetic)
 
     def _progress(self, stage: str) -> Progress:
-        return Progress(self.tree.closed, len(self.roots), max((-r.margin for r in self.roots), default=0.0), stage)
+        margin = min((r.margin for r in self.roots), default=float("inf"))
+        return Progress(self.tree.closed, len(self.roots), margin, stage)
 
     def _points(self) -> Witness | None:
         for root in self.roots[:CANDIDATE_CASES]:
@@ -116,9 +117,7 @@ class _Ladder:
 
     def _corners(self, items: Sequence[Subproblem], evaluation: Evaluation) -> Witness | None:
         """Minimisers of the worst linear bounds, a few cases at a time."""
-        if evaluation.linear is None:
-            return None
-        corners = evaluation.linear.minimizer(evaluation.bounds.boxes[0])
+        corners = evaluation.linear.minimizer(evaluation.frame.boxes[0])
         for i in np.flatnonzero(~evaluation.refuted)[:CANDIDATE_CASES]:
             row = worst_row(self.problem, items[i], evaluation, i)
             point = to_numpy(corners[i, row]).astype(np.float64)[None]
@@ -172,7 +171,7 @@ class _Ladder:
                 self.tree.close(root.node, Leaf(multipliers))
                 continue
             network = arithmetic.network
-            boxes = evaluation.bounds.boxes
+            boxes = evaluation.frame.boxes
             known = {k: (boxes[k].lower[0], boxes[k].upper[0]) for k in network.pre_activations}
             remaining.append(
                 Subproblem(root.node, root.case, root.lower, root.upper, known, warm=multipliers)

@@ -10,18 +10,18 @@ Guarantee: any alpha in [0, 1] and beta >= 0 gives a sound bound, so every itera
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lpverify.bounds.linear import LinearBound, Trace, backward
-from lpverify.bounds.propagate import Bounds, row_lines
+from lpverify.bounds.frame import CentredLines, Frame, centre_lines
+from lpverify.bounds.linear import LinearBound, Trace, backward, centre_value
+from lpverify.bounds.propagate import row_lines
 from lpverify.interval import Array, namespace
 from lpverify.multipliers import Multipliers, Schedule
-from lpverify.network import Network, repeat
-from lpverify.ops.base import AffineOp, ElementwiseOp, Lines
+from lpverify.network import repeat
+from lpverify.ops.base import AffineOp, ElementwiseOp
 
 
 def bound_rows(
-    network: Network,
+    frame: Frame,
     rows: Array,
-    bounds: Bounds,
     multipliers: Multipliers | None = None,
     signs: Mapping[int, Array] | None = None,
     trace: Trace | None = None,
@@ -29,70 +29,74 @@ def bound_rows(
     """The backward bound of rows of the network's output under given multipliers.
 
     Args:
+        frame: Bounds of all values.
         rows: `(B, R, *output shape)`.
+        multipliers: None: adaptive slopes and no split terms.
         signs: For split values `(B, *shape)`: +1 for `z >= 0`, -1 for `z <= 0`, 0 for no split.
+        trace: Filled if given.
     """
-    lines, beta = _lines(network, bounds, multipliers), None
+    lines, beta = _lines(frame, multipliers), None
     if multipliers is not None and signs:
         beta = {k: -multipliers.beta[k] * signs[k][:, None] for k in multipliers.beta if k in signs}
-    return backward(network, network.output, rows, bounds.costs, lines, beta, trace)
+    start = frame.network.output
+    return backward(frame, start, rows, centre_value(rows, frame.centres[start]), beta, lines, trace)
 
 
-def _lines(network: Network, bounds: Bounds, multipliers: Multipliers | None) -> Mapping[int, Lines]:
+def _lines(frame: Frame, multipliers: Multipliers | None) -> Mapping[int, CentredLines]:
     if multipliers is None or not multipliers.alpha:
-        return bounds.lines
-    lines = dict(bounds.lines)
+        return frame.lines
+    lines = dict(frame.lines)
     for k, alpha in multipliers.alpha.items():
-        op = network.nodes[k].op
-        assert isinstance(op, ElementwiseOp)
-        lines[k] = row_lines(op, bounds.boxes[network.nodes[k].inputs[0]], alpha)
+        lines[k] = centre_lines(frame, k, row_lines(frame, k, alpha))
     return lines
 
 
+Best = tuple[LinearBound, Array, Multipliers, Trace]
+
+
 def optimise(
-    network: Network,
+    frame: Frame,
     rows: Array,
-    bounds: Bounds,
     signs: Mapping[int, Array],
     start: Multipliers,
     schedule: Schedule,
     done: Callable[[Array], bool],
-) -> tuple[LinearBound, Array, Multipliers, Trace]:
-    """Ascends from `start`; returns the best linear bounds, their values `(B, R)`, multipliers, a trace.
+) -> Best:
+    """Ascends from `start`.
 
     Args:
+        frame: Bounds of all values.
+        rows: `(B, R, *output shape)`.
+        signs: As for `bound_rows`.
+        start: First multipliers.
+        schedule: Steps and rates.
         done: Asked with the best lower bounds `(B, R)` after each step; True stops.
+
+    Returns:
+        The best linear bounds row by row, their values `(B, R)`, their multipliers, and the last trace.
     """
     xp = namespace(rows)
     alpha, beta = dict(start.alpha), dict(start.beta)
     moments: dict[tuple[str, int], tuple[Array, Array]] = {}
-    best: tuple[LinearBound, Array, Multipliers, Trace] | None = None
+    best: Best | None = None
     for step in range(schedule.steps + 1):
-        now, trace = Multipliers(alpha, beta), Trace()
-        linear = bound_rows(network, rows, bounds, now, signs, trace)
-        lower = linear.concretize(bounds.boxes[0])
-        best = (linear, lower, now, trace) if best is None else _better(best, (linear, lower, now, trace), xp)
+        now, trace = Multipliers(dict(alpha), dict(beta)), Trace()
+        linear = bound_rows(frame, rows, now, signs, trace)
+        new = (linear, linear.concretize(frame.boxes[0]), now, trace)
+        best = new if best is None else _better(best, new, xp)
         if step == schedule.steps or done(best[1]):
             break
-        gradients = _gradients(network, bounds, linear, now, trace, signs)
+        gradients = _gradients(frame, linear, now, trace, signs)
         rate = schedule.decay**step
-        for kind, values, speed in (
-            ("alpha", alpha, schedule.alpha_rate),
-            ("beta", beta, schedule.beta_rate),
-        ):
+        for kind, values, speed in (("alpha", alpha, schedule.alpha_rate), ("beta", beta, schedule.beta_rate)):
             for k in values:
                 move = _adam(moments, (kind, k), gradients[kind, k], step + 1, xp)
-                moved = values[k] + (rate * speed) * move
-                values[k] = xp.clip(moved, 0.0, 1.0 if kind == "alpha" else None)
+                values[k] = xp.clip(values[k] + (rate * speed) * move, 0.0, 1.0 if kind == "alpha" else None)
     assert best is not None
     return best
 
 
-def _better(
-    old: tuple[LinearBound, Array, Multipliers, Trace],
-    new: tuple[LinearBound, Array, Multipliers, Trace],
-    xp: object,
-) -> tuple[LinearBound, Array, Multipliers, Trace]:
+def _better(old: Best, new: Best, xp: object) -> Best:
     """Rowwise the better of two results; the trace is that of the newer one."""
     gain = new[1] > old[1]
 
@@ -100,18 +104,14 @@ def _better(
         mask = gain.reshape((*gain.shape, *(1,) * (b.ndim - 2)))
         return xp.where(mask, b, a)  # type: ignore[attr-defined]
 
-    linear = LinearBound(pick(new[0].a, old[0].a), pick(new[0].constant, old[0].constant))
+    linear = LinearBound(pick(new[0].a, old[0].a), pick(new[0].constant, old[0].constant), new[0].centre)
     alpha = {k: pick(v, old[2].alpha[k]) for k, v in new[2].alpha.items()}
     beta = {k: pick(v, old[2].beta[k]) for k, v in new[2].beta.items()}
     return linear, pick(new[1], old[1]), Multipliers(alpha, beta), new[3]
 
 
 def _adam(
-    moments: dict[tuple[str, int], tuple[Array, Array]],
-    key: tuple[str, int],
-    gradient: Array,
-    step: int,
-    xp: object,
+    moments: dict[tuple[str, int], tuple[Array, Array]], key: tuple[str, int], gradient: Array, step: int, xp: object
 ) -> Array:
     """Adam's direction (Kingma and Ba 2015, algorithm 1)."""
     first, second = moments.get(key, (0.0, 0.0))
@@ -123,69 +123,63 @@ def _adam(
 
 
 def _gradients(
-    network: Network,
-    bounds: Bounds,
-    linear: LinearBound,
-    multipliers: Multipliers,
-    trace: Trace,
-    signs: Mapping[int, Array],
+    frame: Frame, linear: LinearBound, multipliers: Multipliers, trace: Trace, signs: Mapping[int, Array]
 ) -> dict[tuple[str, int], Array]:
     """Supergradients of the bounds in every multiplier, `(B, R, *shape)`."""
     xp = namespace(linear.a)
-    points = relaxed_primal(network, bounds, linear, _lines(network, bounds, multipliers), trace)
+    network = frame.network
+    points = relaxed_primal(frame, linear, _lines(frame, multipliers), trace)
     gradients: dict[tuple[str, int], Array] = {}
-    for k in multipliers.alpha:
-        operand = network.nodes[k].inputs[0]
-        op = network.nodes[k].op
+    for k, alpha in multipliers.alpha.items():
+        operand, op = network.nodes[k].inputs[0], network.nodes[k].op
         assert isinstance(op, ElementwiseOp)
-        free = op.unstable(bounds.boxes[operand])[:, None]
-        gradients["alpha", k] = xp.clip(trace.coefficients[k], 0.0, None) * points[operand] * free
+        box = frame.coefficient_box(operand)
+        row_box = type(box)(box.lower[:, None], box.upper[:, None])
+        coefficients = trace.coefficients.get(k)
+        if coefficients is None:
+            gradients["alpha", k] = xp.zeros_like(alpha)
+            continue
+        gradients["alpha", k] = xp.clip(coefficients, 0.0, None) * op.alpha_gradient(row_box, alpha, points[operand])
     for k in multipliers.beta:
         gradients["beta", k] = -points[k] * signs[k][:, None]
     return gradients
 
 
 def relaxed_primal(
-    network: Network, bounds: Bounds, linear: LinearBound, lines: Mapping[int, Lines], trace: Trace
+    frame: Frame, linear: LinearBound, lines: Mapping[int, CentredLines], trace: Trace
 ) -> Sequence[Array]:
-    """All values `(B, R, *shape)` at the bound's minimiser, nonlinear ones on the line the bound uses."""
+    """All values `(B, R, *shape)` at the bound's minimiser, elementwise ones on the line the bound uses."""
     xp = namespace(linear.a)
     lead = linear.a.shape[:2]
     total = lead[0] * lead[1]
-    values = [linear.minimizer(bounds.boxes[0])]
-    for k, node in enumerate(network.nodes[1:], start=1):
+    values = [linear.minimizer(frame.coefficient_box(0))]
+    for k, node in enumerate(frame.network.nodes[1:], start=1):
         operands = [values[i] for i in node.inputs]
-        if isinstance(node.op, AffineOp):
-            flat = node.op.forward(*(v.reshape((total, *v.shape[2:])) for v in operands))
-            values.append(repeat(flat, total).reshape((*lead, *node.shape)))
-        elif k in trace.coefficients:
-            line, z = lines[k], operands[0]
-            lower = line.lower_slope * z
-            lower = lower if line.lower_intercept is None else lower + line.lower_intercept
-            upper = line.upper_slope * z + line.upper_intercept
-            values.append(xp.where(trace.coefficients[k] < 0, upper, lower))
-        else:
-            assert isinstance(node.op, ElementwiseOp)
-            values.append(node.op.forward(operands[0]))
+        if isinstance(node.op, ElementwiseOp) and k in trace.coefficients:
+            line = lines[k]
+            at, value = frame.cast(frame.centres[node.inputs[0]])[:, None], frame.cast(frame.centres[k])[:, None]
+            low, deviation = trace.coefficients[k] >= 0, operands[0] - at
+            slope = xp.where(low, line.lower_slope, line.upper_slope)
+            values.append(value + slope * deviation + xp.where(low, line.lower_gain, line.upper_gain))
+            continue
+        assert node.op is not None
+        flat = node.op.forward(*(v.reshape((total, *v.shape[2:])) for v in operands))
+        values.append(repeat(flat, total).reshape((*lead, *node.shape)))
     return values
 
 
-def initial(
-    network: Network,
-    bounds: Bounds,
-    rows: int,
-    signs: Mapping[int, Array],
-    warm: Multipliers | None = None,
-) -> Multipliers:
+def initial(frame: Frame, rows: int, signs: Mapping[int, Array], warm: Multipliers | None = None) -> Multipliers:
     """Starting multipliers: adaptive slopes and zero beta, or those of a parent where it had any."""
-    xp = namespace(bounds.boxes[0].lower)
+    xp = namespace(frame.like)
     alpha, beta = {}, {}
-    for k in network.activations:
+    for k in frame.network.activations:
         if warm is not None and k in warm.alpha:
             alpha[k] = warm.alpha[k]
             continue
-        slope = bounds.lines[k].lower_slope
-        alpha[k] = xp.clip(xp.broadcast_to(slope, (slope.shape[0], rows, *slope.shape[2:])), 0.0, 1.0)
+        op = frame.network.nodes[k].op
+        assert isinstance(op, ElementwiseOp)
+        first = op.first_alpha(row_lines(frame, k, None))
+        alpha[k] = xp.broadcast_to(first, (first.shape[0], rows, *first.shape[2:]))
     for k, sign in signs.items():
         if warm is not None and k in warm.beta:
             beta[k] = warm.beta[k]

@@ -18,10 +18,8 @@ Ends = tuple[np.ndarray, np.ndarray]
 def clip(problem: Problem, cases: np.ndarray, evaluation: Evaluation, box: Box) -> Box:
     """The clipped boxes `(B, n)`, float64; rows that a clip would empty stay as they are."""
     lower, upper = box.lower.copy(), box.upper.copy()
-    if evaluation.linear is None:
-        return box
     slopes = to_numpy(evaluation.linear.a).astype(np.float64, copy=False)
-    values = to_numpy(evaluation.linear.concretize(evaluation.bounds.boxes[0]))
+    values = to_numpy(evaluation.linear.concretize(evaluation.frame.boxes[0]))
     for case in np.unique(cases):
         members = np.flatnonzero(cases == case)
         low, high = _clip_case(problem, int(case), slopes[members], values[members], box.rows(members))

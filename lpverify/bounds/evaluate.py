@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpverify.bounds.alpha import bound_rows, initial, optimise
+from lpverify.bounds.frame import Frame
 from lpverify.bounds.linear import LinearBound, Trace
-from lpverify.bounds.propagate import Bounds, Region, propagate
+from lpverify.bounds.propagate import Region, propagate
 from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Effort, Multipliers
 from lpverify.network import Network
@@ -20,28 +21,34 @@ from lpverify.problem import Problem
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Where and how precisely to compute: a converted network and how arrays get there.
+    """Where and how precisely coefficients are computed. Boxes are float64 in any case.
 
     Attributes:
-        network: The problem's network with weights in this arithmetic.
-        lower: Converts a float64 NumPy array, rounding down.
-        upper: The same, rounding up.
+        network: The problem's network with weights in the type of the coefficients.
+        reference: The same in float64.
+        place: Brings a NumPy array to where the networks are, its type unchanged.
+        like: An array in the type of the coefficients.
         limit: Largest number of coefficients held at a time in one backward pass.
     """
 
     network: Network
-    lower: Callable[[np.ndarray], Array]
-    upper: Callable[[np.ndarray], Array]
+    reference: Network
+    place: Callable[[np.ndarray], Array]
+    like: Array
     limit: int = 2**21
 
     def box(self, lower: np.ndarray, upper: np.ndarray) -> Box:
-        """A box in this arithmetic."""
-        return Box(self.lower(lower), self.upper(upper))
+        """A float64 box placed there."""
+        return Box(self.place(lower), self.place(upper))
+
+    def array(self, values: np.ndarray) -> Array:
+        """Numbers in the type of the coefficients, to nearest."""
+        return self.place(values.astype(np.float64 if self.like.dtype.itemsize == 8 else np.float32, copy=False))
 
 
-def double_precision(problem: Problem) -> Arithmetic:
+def double_precision(problem: Problem, limit: int = 2**21) -> Arithmetic:
     """NumPy float64."""
-    return Arithmetic(problem.network, np.asarray, np.asarray)
+    return Arithmetic(problem.network, problem.network, np.asarray, np.zeros(1), limit)
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,8 @@ class Evaluation:
     """What is known of a batch after bounding.
 
     Attributes:
-        bounds: Boxes of all values.
-        linear: Linear bounds of the conditions' forms, or None when all regions are empty.
+        frame: Boxes of all values, and what else bounds them.
+        linear: Linear bounds of the conditions' forms.
         lower: Certified lower bounds `(B, R)` of the forms `forms`, NumPy float64.
         forms: Which form each row is, `(B, R)`.
         refuted: `(B,)`.
@@ -73,7 +80,7 @@ class Evaluation:
         trace: Coefficients for branching.
     """
 
-    bounds: Bounds
+    frame: Frame
     linear: LinearBound
     lower: np.ndarray
     forms: np.ndarray
@@ -90,40 +97,34 @@ def evaluate(
     warm: Multipliers | None = None,
 ) -> Evaluation:
     """Bounds every subproblem of the batch; refutes what it can."""
-    network = arithmetic.network
-    bounds = propagate(network, batch.region, effort.method, arithmetic.limit)
+    frame = propagate(
+        arithmetic.network, batch.region, effort, arithmetic.limit, arithmetic.reference, arithmetic.like
+    )
     forms = form_table(problem, batch.cases)
-    rows = unit_rows(forms, network, bounds.boxes[0].lower)
+    rows = unit_rows(forms, arithmetic)
     trace = Trace()
     multipliers = None
 
     def refuted(lower: Array) -> np.ndarray:
-        return refute(problem, batch.cases, forms, to_numpy(lower)) | to_numpy(bounds.empty)
+        return refute(problem, batch.cases, forms, to_numpy(lower)) | to_numpy(frame.empty)
 
-    linear = bound_rows(network, rows, bounds, warm, batch.signs, trace)
-    best = _with_box(linear.concretize(bounds.boxes[0]), bounds, forms, network)
+    linear = bound_rows(frame, rows, warm, batch.signs, trace)
+    best = _with_box(linear.concretize(frame.boxes[0]), frame, forms)
     if effort.schedule is not None and not refuted(best).all():
-        start = initial(network, bounds, forms.shape[1], batch.signs, warm)
+        start = initial(frame, forms.shape[1], batch.signs, warm)
         linear, improved, multipliers, trace = optimise(
-            network,
-            rows,
-            bounds,
-            batch.signs,
-            start,
-            effort.schedule,
-            lambda low: bool(refuted(low).all()),
+            frame, rows, batch.signs, start, effort.schedule, lambda low: bool(refuted(low).all())
         )
-        xp = namespace(best)
-        best = xp.maximum(best, improved)
-    return Evaluation(bounds, linear, to_numpy(best), forms, refuted(best), multipliers or warm, trace)
+        best = namespace(best).maximum(best, improved)
+    return Evaluation(frame, linear, to_numpy(best), forms, refuted(best), multipliers or warm, trace)
 
 
-def _with_box(lower: Array, bounds: Bounds, forms: np.ndarray, network: Network) -> Array:
+def _with_box(lower: Array, frame: Frame, forms: np.ndarray) -> Array:
     """The better of the backward bounds and the interval of the forms."""
     xp = namespace(lower)
-    interval = bounds.boxes[network.output].lower
-    index = xp.asarray(forms, device=interval.device) if xp is not np else forms
-    return xp.maximum(lower, xp.astype(xp.take_along_axis(interval, index, axis=1), xp.float64))
+    interval = frame.boxes[frame.network.output].lower
+    index = forms if xp is np else xp.asarray(forms, device=interval.device)
+    return xp.maximum(lower, xp.take_along_axis(interval, index, axis=1))
 
 
 def form_table(problem: Problem, cases: np.ndarray) -> np.ndarray:
@@ -138,14 +139,11 @@ def _forms(problem: Problem, case: int) -> np.ndarray:
     return forms if len(forms) else np.zeros(1, np.int64)
 
 
-def unit_rows(forms: np.ndarray, network: Network, like: Array) -> Array:
+def unit_rows(forms: np.ndarray, arithmetic: Arithmetic) -> Array:
     """Rows `(B, R, forms)` that pick the forms."""
-    xp = namespace(like)
+    network = arithmetic.network
     size = network.nodes[network.output].shape[0]
-    rows = (forms[:, :, None] == np.arange(size)).astype(
-        np.float64 if like.dtype.itemsize == 8 else np.float32
-    )
-    return rows if xp is np else xp.asarray(rows, device=like.device)
+    return arithmetic.array((forms[:, :, None] == np.arange(size)).astype(np.float64))
 
 
 def refute(problem: Problem, cases: np.ndarray, forms: np.ndarray, lower: np.ndarray) -> np.ndarray:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpverify.bounds.alpha import bound_rows
-from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, columns_of, to_numpy
-from lpverify.bounds.linear import backward
-from lpverify.interval import SUM_INFLATION, Box, gamma, namespace
+from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, columns_of, to_numpy, unit_rows
+from lpverify.bounds.linear import backward, centre_value
+from lpverify.interval import SUM_INFLATION, Box, gamma
 from lpverify.problem import Problem
 from lpverify.verdict import Combination, PhaseSplit
 
@@ -41,27 +41,23 @@ def necessary(
 ) -> Necessary:
     """The conditions of one batch entry, from backward bounds with the lines of its own boxes."""
     case = problem.cases[int(batch.cases[i])]
-    one = slice(i, i + 1)
-    network, bounds = arithmetic.network, evaluation.bounds.entry(i)
-    size = network.nodes[network.output].shape[0]
-    like = bounds.boxes[0].lower
-    xp = namespace(like)
-    rows = xp.asarray((evaluation.forms[one, :, None] == np.arange(size)).astype(np.float64), dtype=like.dtype)
-    linear = bound_rows(network, rows, bounds)
+    frame = evaluation.frame.entry(i)
+    linear = bound_rows(frame, unit_rows(evaluation.forms[i : i + 1], arithmetic))
     columns = columns_of(problem, int(batch.cases[i]))
-    slopes, constants = to_numpy(linear.a)[0].astype(np.float64), to_numpy(linear.constant)[0]
-    heights = np.nextafter(constants[columns] - case.bounds, -np.inf)
-    parts_a, parts_h = [np.zeros((0, slopes.shape[1]))], [np.zeros(0)]
+    slopes, heights = (to_numpy(part)[0] for part in linear.absolute())
+    heights = np.nextafter(heights[columns] - case.bounds, -np.inf)
+    parts = [(np.zeros((0, slopes.shape[1])), np.zeros(0))]
     for split in phases:
-        shape = network.nodes[split.value].shape
+        shape = arithmetic.network.nodes[split.value].shape
         seed = np.zeros((1, 1, int(np.prod(shape))))
         seed[0, 0, split.element] = -1.0 if split.active else 1.0
-        seed = xp.asarray(seed.reshape(1, 1, *shape), dtype=like.dtype)
-        bound = backward(network, split.value, seed, bounds.costs, bounds.lines)
-        parts_a.append(to_numpy(bound.a)[0].astype(np.float64))
-        parts_h.append(to_numpy(bound.constant)[0])
-    box = Box(to_numpy(like)[0].astype(np.float64), to_numpy(bounds.boxes[0].upper)[0].astype(np.float64))
-    return Necessary((slopes[columns], heights), (np.concatenate(parts_a), np.concatenate(parts_h)), box)
+        rows = arithmetic.array(seed.reshape(1, 1, *shape))
+        bound = backward(frame, split.value, rows, centre_value(rows, frame.centres[split.value]))
+        a, h = bound.absolute()
+        parts.append((to_numpy(a)[0], to_numpy(h)[0]))
+    box = Box(to_numpy(frame.boxes[0].lower)[0], to_numpy(frame.boxes[0].upper)[0])
+    splits = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+    return Necessary((slopes[columns], heights), splits, box)
 
 
 def combination_bound(conditions: Necessary, combination: Combination) -> float:

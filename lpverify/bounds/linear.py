@@ -1,20 +1,18 @@
 """The backward pass: linear lower bounds of rows over any value, rounding covered.
 
-Accepts: networks of affine and elementwise ops, boxes of all values, lines for the nonlinear ones.
-Returns: `row . value >= a . input + constant` on the region, in exact arithmetic.
+Accepts: networks of affine, elementwise and bilinear ops with a `Frame` of bounds for the batch.
+Returns: `row . value >= a . (x - c) + constant` on each region, in exact arithmetic.
 Method: CROWN / DeepPoly substitution from a value back to the input (Zhang et al. 2018,
 arXiv:1811.00866, section 3; Singh et al. 2019), with split constraints as in beta-CROWN (Wang et al.
 2021, arXiv:2103.06624, section 3.1).
-Guarantee: sound with respect to every rounding error. For an affine step `a y = a (W x + b)` the
-computed `a W` is off by at most `gamma |a| |W|`, so the bound loses `gamma |a| (|W| X + |b|)` for any `X`
-not below `|x|`. The vector `|W| X + |b|` does not depend on the row: it is computed once for each value
-(`rounding_cost`), and each row then pays one dot product.
+Guarantee: sound with respect to every rounding error; see `bounds.frame` for the error terms.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from lpverify.bounds.frame import CentredLines, Frame
 from lpverify.errors import InternalError
 from lpverify.interval import (
     SUM_INFLATION,
@@ -22,36 +20,53 @@ from lpverify.interval import (
     Box,
     dot,
     dot_error,
+    gamma,
     namespace,
     negative_part,
+    positive_part,
+    round_down,
+    round_up,
+    to_double,
     underflow,
-    unit_roundoff,
 )
-from lpverify.network import Network
-from lpverify.ops.base import AffineOp, ElementwiseOp, Lines
+from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp
+
+DOUBLE = 2.0**-53
 
 
 @dataclass(frozen=True, slots=True)
 class LinearBound:
-    """`rows . value >= a . x + constant` for every input x of the region.
+    """`rows . value >= a . (x - centre) + constant` for every input x of the region.
 
     Attributes:
         a: `(B, R, n)`.
         constant: `(B, R)` float64, all rounding errors subtracted.
+        centre: `(B, n)` float64.
     """
 
     a: Array
     constant: Array
+    centre: Array
 
     def concretize(self, box: Box) -> Array:
-        """Lower bounds `(B, R)`, float64, over an input box `(B, n)`."""
+        """Lower bounds `(B, R)`, float64, over an input box `(B, n)`, float64."""
         xp = namespace(self.a)
-        negative = negative_part(self.a)
-        total = dot(self.a - negative, box.lower) + dot(negative, box.upper)
-        size = dot(xp.abs(self.a), box.magnitude)
-        error = (size * dot_error(self.a, self.a.shape[-1]) + abs(self.constant) * 2.0**-52) * SUM_INFLATION
-        lower = total + self.constant - error
+        a = to_double(self.a)
+        low, high = round_down(box.lower - self.centre), round_up(box.upper - self.centre)
+        negative = negative_part(a)
+        total = dot(a - negative, low) + dot(negative, high)
+        size = dot(xp.abs(a), xp.maximum(xp.abs(low), xp.abs(high)))
+        error = size * gamma(2 * a.shape[-1] + 2, DOUBLE) + (abs(self.constant) + abs(total)) * (4 * DOUBLE)
+        lower = total + self.constant - error * SUM_INFLATION
         return xp.where(lower == lower, lower, xp.full_like(lower, -float("inf")))
+
+    def absolute(self) -> tuple[Array, Array]:
+        """`(a, h)` with `rows . value >= a . x + h`, both float64, h rounded down."""
+        xp = namespace(self.a)
+        a = to_double(self.a)
+        error = dot(xp.abs(a), abs(self.centre)) * gamma(a.shape[-1] + 4, DOUBLE)
+        height = self.constant - dot(a, self.centre)
+        return a, height - error * SUM_INFLATION - (abs(height) + abs(self.constant)) * (4 * DOUBLE)
 
     def minimizer(self, box: Box) -> Array:
         """The corner `(B, R, n)` of the box at which the bound is attained."""
@@ -70,103 +85,118 @@ class Trace:
     coefficients: dict[int, Array] = field(default_factory=dict)
 
 
+@dataclass
+class _Sums:
+    """Running constant, size of its terms and error, each `(B, R)` float64."""
+
+    constant: Array
+    size: Array
+    error: Array
+
+    def add(self, gain: Array) -> None:
+        self.constant, self.size = self.constant + gain, self.size + abs(gain)
+
+    def lose(self, loss: Array) -> None:
+        self.error = self.error + loss
+
+
 def backward(
-    network: Network,
+    frame: Frame,
     start: int,
     rows: Array,
-    costs: Sequence[Array],
-    lines: Mapping[int, Lines],
+    at_centre: tuple[Array, Array],
     beta: Mapping[int, Array] | None = None,
+    lines: Mapping[int, CentredLines] | None = None,
     trace: Trace | None = None,
 ) -> LinearBound:
     """Linear lower bounds on `rows . value[start] + sum of split terms`.
 
     Args:
-        network: Any DAG of affine and elementwise nodes.
+        frame: Bounds up to `start`.
         start: The value that is bounded.
         rows: `(B, R, *shape)`.
-        costs: Rounding costs of all values, from `rounding_cost`.
-        lines: For each nonlinear node before `start`, arrays `(B, 1 or R, *shape)`.
+        at_centre: `rows . reference value`, `(B, R)` float64, and a bound on its error.
         beta: For pre-activation values, coefficients `(B, R, *shape)` that are added to the rows: `-beta s`
-            for a split `s z >= 0` with `beta >= 0`; zero elsewhere. They lower the bound by nothing on the
-            region of the splits.
+            for a split `s z >= 0` with `beta >= 0`; zero elsewhere. They raise no value on the region of
+            the splits.
+        lines: Instead of the frame's own.
         trace: Filled if given.
     """
-    xp = namespace(rows)
     pending: dict[int, Array] = {start: rows}
-    constant = xp.zeros(rows.shape[:2], dtype=xp.float64, device=rows.device)
-    size, error = constant, constant
+    network = frame.network
+    sums = _Sums(at_centre[0], abs(at_centre[0]), at_centre[1])
     for k in range(max([start, *(beta or ())]), 0, -1):
         a = pending.pop(k, None)
         if beta is not None and k in beta:
-            a = beta[k] if a is None else a + beta[k]
+            a = _add_splits(a, beta[k], frame.centres[k], sums)
         if a is None:
             continue
-        error = error + dot(xp.abs(a), costs[k])
-        op = network.nodes[k].op
-        if isinstance(op, AffineOp):
-            parts, gain = _affine_step(op, a)
-        elif isinstance(op, ElementwiseOp):
-            parts, gain, loss = _elementwise_step(a, lines[k])
-            error = error + loss
-            if trace is not None:
-                trace.coefficients[k] = a
-        else:
-            raise InternalError(f"no backward rule for {op!r}")
-        if gain is not None:
-            constant, size = constant + gain, size + xp.abs(gain)
+        parts = _step(frame, k, a, sums, frame.lines if lines is None else lines, trace)
         for i, part in zip(network.nodes[k].inputs, parts, strict=True):
             pending[i] = pending[i] + part if i in pending else part
     a = pending.pop(0, None)
     if a is None:
-        a = xp.zeros((*rows.shape[:2], network.input_size), dtype=rows.dtype, device=rows.device)
-    error = error + dot(xp.abs(a), costs[0])
-    total_error = error * SUM_INFLATION + size * ((2 * len(network.nodes) + 8) * 2.0**-53) + underflow(rows)
-    return LinearBound(a, constant - total_error)
+        a = namespace(rows).zeros((*rows.shape[:2], network.input_size), dtype=rows.dtype, device=rows.device)
+    if frame.costs[0] is not None:
+        sums.lose(dot(abs(a), frame.costs[0]))
+    error = sums.error * SUM_INFLATION + sums.size * ((4 * len(network.nodes) + 8) * DOUBLE) + underflow(rows)
+    return LinearBound(a, sums.constant - error, frame.centres[0])
 
 
-def _affine_step(op: AffineOp, a: Array) -> tuple[tuple[Array, ...], Array | None]:
-    """Coefficients on the operands and the constant that the offset contributes."""
-    lead = a.shape[:2]
-    parts = op.adjoint(a.reshape((-1, *a.shape[2:])))
-    gain = None
-    if op.offset is not None:
-        xp = namespace(a)
-        offset = op.offset if op.offset.dtype == a.dtype else xp.asarray(op.offset, dtype=a.dtype)
-        gain = dot(a, xp.broadcast_to(offset, a.shape[2:])[None])
-    return tuple(p.reshape((*lead, *p.shape[1:])) for p in parts), gain
+def _add_splits(a: Array | None, beta: Array, centre: Array, sums: _Sums) -> Array:
+    """Adds split terms; they speak of the value itself, so its reference enters the constant."""
+    value, error = centre_value(beta, centre)
+    sums.add(value)
+    sums.lose(error)
+    return beta if a is None else a + beta
 
 
-def _elementwise_step(a: Array, lines: Lines) -> tuple[tuple[Array], Array | None, Array]:
+def centre_value(rows: Array, centre: Array) -> tuple[Array, Array]:
+    """`rows . centre` `(B, R)` in float64 and a bound on its error."""
+    wide = to_double(rows)
+    size = dot(abs(wide), abs(centre))
+    return dot(wide, centre), size * gamma(prod(centre.shape[1:]) + 4, DOUBLE)
+
+
+def _step(
+    frame: Frame, k: int, a: Array, sums: _Sums, lines: Mapping[int, CentredLines], trace: Trace | None
+) -> tuple[Array, ...]:
+    """Coefficients on the operands of node `k` from those on its value; gains and losses are summed up."""
+    op, cost = frame.network.nodes[k].op, frame.costs[k]
+    if trace is not None and not isinstance(op, AffineOp):
+        trace.coefficients[k] = a
+    if isinstance(op, ElementwiseOp):
+        return _elementwise_step(a, lines[k], sums)
+    if cost is not None:
+        sums.lose(dot(abs(a), cost))
+    if isinstance(op, AffineOp):
+        parts = op.adjoint(a.reshape((-1, *a.shape[2:])))
+        return tuple(p.reshape((*a.shape[:2], *p.shape[1:])) for p in parts)
+    if isinstance(op, BilinearOp):
+        return _bilinear_step(frame, k, op, a, sums)
+    raise InternalError(f"no backward rule for {op!r}")
+
+
+def _elementwise_step(a: Array, lines: CentredLines, sums: _Sums) -> tuple[Array]:
     """Positive coefficients take the lower line, negative ones the upper line."""
     xp = namespace(a)
     negative = negative_part(a)
-    part = xp.where(a < 0, lines.upper_slope, lines.lower_slope) * a
-    gain = dot(negative, lines.upper_intercept)
-    loss = -dot(negative, xp.abs(lines.upper_intercept))
-    if lines.lower_intercept is not None:
-        positive = a - negative
-        gain = gain + dot(positive, lines.lower_intercept)
-        loss = loss + dot(positive, xp.abs(lines.lower_intercept))
-    return (part,), gain, loss * dot_error(a, prod(a.shape[2:]))
+    sums.add(dot(a, lines.lower_gain) + dot(negative, lines.upper_gain - lines.lower_gain))
+    sums.lose(dot(abs(a), lines.cost))
+    return (xp.where(a < 0, lines.upper_slope, lines.lower_slope) * a,)
 
 
-def rounding_cost(network: Network, boxes: Sequence[Box], k: int) -> Array:
-    """A vector `e` `(B, *shape)`: rows `a` on value `k` lose at most `|a| . e` to rounding there.
-
-    It covers the step through the value's op, additions of coefficients from several consumers, and the
-    rounded product with a line's slope before it. `boxes` holds those of `k` and of its operands.
-    """
-    magnitude = boxes[k].magnitude
-    unit = unit_roundoff(magnitude)
-    cost = magnitude * ((network.consumers[k] + 3) * unit)
-    node = network.nodes[k]
-    if isinstance(node.op, AffineOp):
-        relative, offset_error, slack = node.op.error_factors(magnitude)
-        if node.op.terms != (0, 0):
-            cost = cost + relative * node.op.magnitude(*(boxes[i].magnitude for i in node.inputs))
-        if node.op.offset is not None:
-            size = abs(node.op.offset)
-            cost = cost + size * (2 * dot_error(magnitude, prod(node.shape)) + unit) + offset_error
-        cost = cost + slack
-    return cost * SUM_INFLATION
+def _bilinear_step(frame: Frame, k: int, op: BilinearOp, a: Array, sums: _Sums) -> tuple[Array, ...]:
+    """As above with planes; the reference of both operands is taken out of the computed coefficients."""
+    planes = frame.planes[k]
+    parts = op.substitute(a, planes)
+    positive, negative = positive_part(a), negative_part(a)
+    sums.add(dot(positive, planes.lower_intercept) + dot(negative, planes.upper_intercept))
+    size = dot(positive, abs(planes.lower_intercept)) - dot(negative, abs(planes.upper_intercept))
+    sums.lose(size * dot_error(a, prod(a.shape[2:])))
+    terms = [(a, k, -1.0), *((p, i, 1.0) for p, i in zip(parts, frame.network.nodes[k].inputs, strict=True))]
+    for coefficients, i, sign in terms:
+        value, error = centre_value(coefficients, frame.centres[i])
+        sums.add(sign * value)
+        sums.lose(error)
+    return parts

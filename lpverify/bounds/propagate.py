@@ -9,13 +9,15 @@ point at all.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 
-from lpverify.bounds.linear import backward, rounding_cost
+from lpverify.bounds.frame import Frame, centre_lines, first_frame, reference_value, rounding_cost
+from lpverify.bounds.linear import backward
 from lpverify.interval import Array, Box, intersect, namespace
-from lpverify.multipliers import Method
+from lpverify.multipliers import Effort
 from lpverify.network import Network, repeat
-from lpverify.ops.base import AffineOp, ElementwiseOp, Lines
+from lpverify.ops.base import BilinearOp, ElementwiseOp, Lines
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Region:
     """A batch of regions to bound.
 
     Attributes:
-        box: Input boxes `(B, n)`.
+        box: Input boxes `(B, n)`, float64.
         known: For some values boxes `(B, *shape)` that hold on the region, splits included.
     """
 
@@ -31,87 +33,66 @@ class Region:
     known: Mapping[int, Box] = field(default_factory=dict)
 
 
-@dataclass
-class Bounds:
-    """Boxes of all values `(B, *shape)`, their rounding costs and the lines of the nonlinear nodes.
-
-    Attributes:
-        empty: `(B,)`: regions proven to contain no point; their other entries mean nothing.
-    """
-
-    boxes: list[Box]
-    costs: list[Array]
-    lines: dict[int, Lines]
-    empty: Array
-
-    def entry(self, i: int) -> "Bounds":
-        """The bounds of one region as a batch of one."""
-        one = slice(i, i + 1)
-        lines = {
-            k: Lines(*(None if v is None else v[one] for v in (getattr(n, f) for f in n.__slots__)))
-            for k, n in self.lines.items()
-        }
-        return Bounds([b.rows(one) for b in self.boxes], [c[one] for c in self.costs], lines, self.empty[one])
-
-    def known(self, network: Network) -> dict[int, Box]:
-        """What a child region may take over: the boxes of the nonlinear nodes' operands."""
-        return {k: self.boxes[k] for k in network.pre_activations}
-
-
 def propagate(
-    network: Network, region: Region, method: Method, limit: int, last: int | None = None
-) -> Bounds:
-    """Bounds all values up to `last` (default: all).
+    network: Network,
+    region: Region,
+    effort: Effort,
+    limit: int,
+    reference: Network | None = None,
+    like: Array | None = None,
+) -> Frame:
+    """Bounds all values.
 
     Args:
-        method: `ibp` or `crown` (interval, then backward bounds for unstable operands).
+        network: With weights in the type of the coefficients.
+        region: What to bound.
+        effort: `ibp`, or `crown` (interval, then backward bounds for unstable operands) within its budget.
         limit: Largest number of coefficients held at a time, per value, in one backward pass.
+        reference: The network in float64; default: `network` itself.
+        like: An array in the type of the coefficients; default: that of the region.
     """
-    xp = namespace(region.box.lower)
-    count = region.box.lower.shape[0]
-    bounds = Bounds([region.box], [], {}, xp.zeros((count,), dtype=xp.bool, device=region.box.lower.device))
-    bounds.costs.append(rounding_cost(network, bounds.boxes, 0))
-    for k in range(1, (len(network.nodes) - 1 if last is None else last) + 1):
-        _add_box(network, k, region, bounds)
-        if k in network.pre_activations and method == "crown" and k in _worth_refining(network):
-            _refine(network, k, bounds, limit)
-        _add_cost(network, k, bounds)
-    return bounds
+    box = region.box
+    frame = first_frame(network, reference or network, box, box.lower if like is None else like)
+    worth = network.refinable if effort.method == "crown" else frozenset()
+    for k in range(1, len(network.nodes)):
+        empty = _add_box(frame, k, region.known.get(k))
+        if k in worth:
+            empty = empty | _refine(frame, k, limit, effort.budget)
+        frame = replace(frame, empty=frame.empty | empty)
+        frame.costs.append(rounding_cost(frame, k))
+        _add_relaxation(frame, k)
+    return frame
 
 
-def _add_box(network: Network, k: int, region: Region, bounds: Bounds) -> None:
-    """The interval of one value, intersected with what is known."""
-    node, count = network.nodes[k], region.box.lower.shape[0]
+def _add_box(frame: Frame, k: int, known: Box | None) -> Array:
+    """Appends the interval of one value, intersected with what is known; returns which regions are empty."""
+    node, count = frame.reference.nodes[k], frame.empty.shape[0]
     assert node.op is not None
-    lower, upper = node.op.interval(*(bounds.boxes[i] for i in node.inputs))
-    box = Box(repeat(lower, count), repeat(upper, count))
-    known = region.known.get(k)
+    lower, upper = node.op.interval(*(frame.boxes[i] for i in node.inputs))
+    box, empty = Box(repeat(lower, count), repeat(upper, count)), frame.empty
     if known is not None:
         box, empty = intersect(known, box.lower, box.upper)
-        bounds.empty = bounds.empty | empty
-    bounds.boxes.append(box)
+    frame.boxes.append(box)
+    frame.centres.append(reference_value(frame, k))
+    return empty
 
 
-def _add_cost(network: Network, k: int, bounds: Bounds) -> None:
-    op = network.nodes[k].op
-    bounds.costs.append(rounding_cost(network, bounds.boxes, k))
-    if isinstance(op, ElementwiseOp):
-        bounds.lines[k] = row_lines(op, bounds.boxes[network.nodes[k].inputs[0]], None)
+def _add_relaxation(frame: Frame, k: int) -> None:
+    """Adaptive lines or planes of a nonlinear node."""
+    node = frame.network.nodes[k]
+    if isinstance(node.op, ElementwiseOp):
+        frame.lines[k] = centre_lines(frame, k, row_lines(frame, k, None))
+    elif isinstance(node.op, BilinearOp):
+        first, second = (frame.coefficient_box(i) for i in node.inputs)
+        frame.planes[k] = node.op.relax(first, second, None)
 
 
-def row_lines(op: ElementwiseOp, box: Box, alpha: Array | None) -> Lines:
-    """Lines with a row axis: arrays `(B, 1 or R, *shape)` for a box `(B, *shape)`."""
+def row_lines(frame: Frame, k: int, alpha: Array | None) -> Lines:
+    """Lines of elementwise node `k` with a row axis: arrays `(B, 1 or R, *shape)`."""
+    op = frame.network.nodes[k].op
+    assert isinstance(op, ElementwiseOp)
+    box = frame.coefficient_box(frame.network.nodes[k].inputs[0])
     return op.relax(Box(box.lower[:, None], box.upper[:, None]), alpha)
-
-
-def _worth_refining(network: Network) -> frozenset[int]:
-    """Values for which a backward pass can beat the interval: not one affine step from the input."""
-    depth = [0] * len(network.nodes)
-    for k, node in enumerate(network.nodes[1:], start=1):
-        before = max((depth[i] for i in node.inputs), default=0)
-        rounds = not isinstance(node.op, AffineOp) or node.op.terms != (0, 0)
-        depth[k] = before + rounds
-    return frozenset(k for k in network.pre_activations if depth[k] > 1)
 
 
 def _unstable(network: Network, k: int, box: Box) -> Array:
@@ -121,55 +102,49 @@ def _unstable(network: Network, k: int, box: Box) -> Array:
     for node in network.nodes:
         if isinstance(node.op, ElementwiseOp) and node.inputs[0] == k:
             mask = mask | node.op.unstable(box)
+        elif isinstance(node.op, BilinearOp) and k in node.inputs:
+            mask = mask | (box.lower < box.upper)
     return mask.reshape((mask.shape[0], -1))
 
 
-def _refine(network: Network, k: int, bounds: Bounds, limit: int) -> None:
-    """Backward bounds for the unstable elements of value `k`, in chunks of rows."""
-    box = bounds.boxes[k]
+def _refine(frame: Frame, k: int, limit: int, budget: float) -> Array:
+    """Backward bounds for the unstable elements of value `k`, in chunks of rows; returns empty regions."""
+    network, box = frame.network, frame.boxes[k]
     mask = _unstable(network, k, box)
     xp = namespace(mask)
     most = int(xp.max(xp.sum(xp.astype(mask, xp.int64), axis=1)))
-    if most == 0:
-        return
-    bounds.costs.append(rounding_cost(network, bounds.boxes, k))
+    if most == 0 or 2.0 * most * len(mask) * network.work[k] > budget:
+        return frame.empty
+    frame.costs.append(rounding_cost(frame, k))
     # The first `most` columns of the order hold every unstable element of each region; the rest are harmless.
     order = xp.argsort(xp.astype(~mask, xp.int8), axis=1, stable=True)[:, :most]
-    widest = max(prod_shape(network, i) for i in network.ancestors[k])
+    widest = max(prod(network.nodes[i].shape) for i in network.ancestors[k])
     step = max(1, limit // (2 * mask.shape[0] * widest))
     lower, upper = box.lower.reshape(mask.shape), box.upper.reshape(mask.shape)
     for first in range(0, most, step):
         chunk = order[:, first : first + step]
-        low, high = _element_bounds(network, k, chunk, bounds, lower)
+        low, high = _element_bounds(frame, k, chunk)
         lower = _scatter(lower, chunk, xp.maximum(xp.take_along_axis(lower, chunk, axis=1), low))
         upper = _scatter(upper, chunk, xp.minimum(xp.take_along_axis(upper, chunk, axis=1), high))
-    bounds.costs.pop()
+    frame.costs.pop()
     shape = box.lower.shape
-    bounds.boxes[k], empty = intersect(box, lower.reshape(shape), upper.reshape(shape))
-    bounds.empty = bounds.empty | empty
+    frame.boxes[k], empty = intersect(box, lower.reshape(shape), upper.reshape(shape))
+    return empty
 
 
-def _element_bounds(
-    network: Network, k: int, chunk: Array, bounds: Bounds, like: Array
-) -> tuple[Array, Array]:
-    """Lower and upper bounds `(B, r)` of the chosen elements, in the type of `like`, rounded outward."""
-    xp = namespace(like)
+def _element_bounds(frame: Frame, k: int, chunk: Array) -> tuple[Array, Array]:
+    """Lower and upper bounds `(B, r)` of the chosen elements, float64."""
+    xp = namespace(frame.like)
     count, rows = chunk.shape
-    size = like.shape[1]
-    unit = xp.astype(chunk[:, :, None] == xp.arange(size, device=like.device)[None, None, :], like.dtype)
-    seeds = xp.concat([unit, -unit], axis=1).reshape((count, 2 * rows, *network.nodes[k].shape))
-    linear = backward(network, k, seeds, bounds.costs, bounds.lines)
-    values = narrow(linear.concretize(bounds.boxes[0]), like)
+    centre = frame.centres[k].reshape((count, -1))
+    columns = xp.arange(centre.shape[1], device=frame.like.device)
+    unit = xp.astype(chunk[:, :, None] == columns[None, None, :], frame.like.dtype)
+    seeds = xp.concat([unit, -unit], axis=1).reshape((count, 2 * rows, *frame.network.nodes[k].shape))
+    at_centre = xp.take_along_axis(centre, chunk, axis=1)
+    at_centre = xp.concat([at_centre, -at_centre], axis=1)
+    linear = backward(frame, k, seeds, (at_centre, xp.zeros_like(at_centre)))
+    values = linear.concretize(frame.boxes[0])
     return values[:, :rows], -values[:, rows:]
-
-
-def narrow(lower: Array, like: Array) -> Array:
-    """Float64 lower bounds in the type of `like`, rounded down."""
-    if lower.dtype == like.dtype:
-        return lower
-    xp = namespace(like)
-    cast = xp.astype(lower, like.dtype)
-    return xp.nextafter(cast, xp.full_like(cast, -float("inf")))
 
 
 def _scatter(target: Array, columns: Array, values: Array) -> Array:
@@ -179,11 +154,3 @@ def _scatter(target: Array, columns: Array, values: Array) -> Array:
     rows = xp.arange(target.shape[0], device=target.device)[:, None]
     result[rows, columns] = values
     return result
-
-
-def prod_shape(network: Network, k: int) -> int:
-    """Number of elements of a value."""
-    size = 1
-    for n in network.nodes[k].shape:
-        size *= n
-    return size

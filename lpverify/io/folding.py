@@ -1,8 +1,8 @@
 """Folds nodes whose operands are all constant, keeping track of rounding.
 
 Data movement and integer arithmetic are evaluated by ONNX's reference implementation: exact. The four
-basic operations on floats are done in float64 with a bound on the relative error. Anything else is
-refused, because its rounding would go unnoticed into a proof.
+basic operations, roots and matrix products of floats are done in float64 with a bound on the relative
+error. Anything else is refused, because its rounding would go unnoticed into a proof.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,28 @@ from typing import Any
 import numpy as np
 
 from lpverify.errors import UnsupportedError
+from lpverify.interval import gamma
 from lpverify.ops.base import Constant
 
-MOVES = frozenset(
-    ["Cast", "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Pad", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where", "Range", "ScatterND", "Equal", "Less", "Greater", "Not", "And", "Or", "Neg", "Abs", "Max", "Min", "Sign", "Floor", "Ceil", "Relu", "OneHot", "NonZero", "EyeLike", "CastLike", "Clip", "Dropout", "GreaterOrEqual", "LessOrEqual", "Trilu"]
+
+def _names(*lines: str) -> frozenset[str]:
+    return frozenset(" ".join(lines).split())
+
+
+_PICKS = _names(  # the relative error of the operands carries over
+    "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Pad Reshape ScatterElements",
+    "ScatterND Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where",
+    "Abs Clip Dropout Max Min Neg Relu",
 )
-ARITHMETIC = frozenset(["Add", "Sub", "Mul", "Div"])
+_SHAPES = _names("ConstantOfShape EyeLike Shape Size")  # operands are integers, or only their shapes matter
+_STEPS = _names(  # only of exact operands
+    "And Cast CastLike Ceil Equal Floor Greater GreaterOrEqual Less LessOrEqual NonZero Not OneHot Or",
+    "Range Round Sign",
+)
+MOVES = _PICKS | _SHAPES | _STEPS
+ARITHMETIC = _names("Add Div MatMul Mul Reciprocal Sqrt Sub")
 MAX_ELEMENTS = 2**28
+ROUNDING = 2.0**-52
 
 
 def fold(
@@ -32,17 +47,57 @@ def fold(
         return {node.output[0]: _constant_node(node, tensor)}
     operands = [constants[name] if name else None for name in node.input]
     present = [o for o in operands if o is not None]
-    floats = any(o.array.dtype.kind == "f" for o in present)
-    if node.op_type in ARITHMETIC and floats:
+    if node.op_type in ARITHMETIC and any(_is_float(o.array) for o in present):
         return {node.output[0]: _arithmetic(node.op_type, *present)}
-    error = max((o.error for o in present), default=0.0)
+    error = 0.0 if node.op_type in _SHAPES else max((o.error for o in present), default=0.0)
+    if error and _is_cast(node):
+        return {node.output[0]: present[0]}
+    _require_exact(node, present, error)
+    results = _reference(node, _widened(operands) if error else operands, opset)
+    floats = any(_is_float(r) for r in results)
     if node.op_type not in MOVES and floats:
         raise UnsupportedError("constant subgraph with an op whose rounding is not tracked")
-    results = _reference(node, operands, opset)
-    if error and any(r.dtype.kind != "f" for r in results):
+    if error and not floats:
         raise UnsupportedError("an integer computed from rounded constants")
     names = [name for name in node.output if name]
     return {name: Constant(r, error) for name, r in zip(names, results, strict=False)}
+
+
+def _is_float(array: np.ndarray) -> bool:
+    """Also for the types that NumPy does not know, like bfloat16."""
+    return array.dtype.kind in "fVc"
+
+
+def _is_cast(node: Any) -> bool:
+    """A cast to float32 or float64: computed constants are kept in float64 anyway."""
+    return node.op_type == "Cast" and any(a.name == "to" and a.i in (1, 11) for a in node.attribute)
+
+
+def _require_exact(node: Any, operands: list[Constant], error: float) -> None:
+    """Refuses what would round, or turn a rounding error into a jump."""
+    if node.op_type not in MOVES and any(_is_float(o.array) for o in operands):
+        raise UnsupportedError("constant subgraph with an op whose rounding is not tracked")
+    if node.op_type in _STEPS and error:
+        raise UnsupportedError("a step of rounded constants")
+    if any(a.name == "reduction" and a.s != b"none" for a in node.attribute):
+        raise UnsupportedError("a reduction whose rounding is not tracked")
+    if node.op_type == "Range" and not all(_is_whole(o.array) for o in operands):
+        raise UnsupportedError("a range of fractions or large floats")
+    if node.op_type == "Dropout" and any(o.array.dtype.kind == "b" and o.array.any() for o in operands):
+        raise UnsupportedError("training mode is not supported")
+
+
+def _is_whole(array: np.ndarray) -> bool:
+    """Integers, or floats that are integers and add without rounding."""
+    return not _is_float(array) or bool((array == np.round(array)).all() and (np.abs(array) < 2**23).all())
+
+
+def _widened(operands: list[Constant | None]) -> list[Constant | None]:
+    """Floats as float64, so that the reference rounds none to the type of another."""
+    return [
+        Constant(o.array.astype(np.float64), o.error) if o is not None and _is_float(o.array) else o
+        for o in operands
+    ]
 
 
 def _constant_node(node: Any, tensor: Callable[[Any, str], np.ndarray]) -> Constant:
@@ -58,15 +113,27 @@ def _constant_node(node: Any, tensor: Callable[[Any, str], np.ndarray]) -> Const
     raise UnsupportedError(f"a Constant with {attribute.name}")
 
 
+def _result_size(node: Any, operands: list[Constant | None]) -> float:
+    """Elements of the result of an op whose operands' values decide about it; an upper bound."""
+    arrays = [np.abs(o.array.astype(np.float64)) for o in operands if o is not None]
+    if node.op_type == "Range":
+        return float((arrays[0] + arrays[1]).max() / max(arrays[2].min(), 1.0))
+    if node.op_type == "OneHot":
+        return arrays[0].size * float(arrays[1].max(initial=0.0))
+    if node.op_type == "Pad" and len(arrays) > 1:
+        return float(np.prod(np.asarray(arrays[0].shape) + arrays[1].sum()))
+    if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
+        return float(np.prod(arrays[-1])) * (arrays[0].size if node.op_type != "ConstantOfShape" else 1)
+    return 0.0
+
+
 def _reference(node: Any, operands: list[Constant | None], opset: int) -> list[np.ndarray]:
     from onnx import ValueInfoProto, helper  # noqa: PLC0415
     from onnx.reference import ReferenceEvaluator  # noqa: PLC0415  (slow to import)
 
-    if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
-        last = operands[-1]
-        size = float(np.prod(np.abs(last.array.astype(np.float64)))) if last is not None else 0.0
-        if size > MAX_ELEMENTS:
-            raise UnsupportedError(f"a constant of {size:.0f} elements")
+    size = _result_size(node, operands)
+    if not size <= MAX_ELEMENTS:
+        raise UnsupportedError(f"a constant of up to {size:.0f} elements")
     feeds = {name: o.array for name, o in zip(node.input, operands, strict=True) if o is not None}
     inputs = [ValueInfoProto(name=name) for name in feeds]
     outputs = [ValueInfoProto(name=name) for name in node.output if name]
@@ -78,18 +145,47 @@ def _reference(node: Any, operands: list[Constant | None], opset: int) -> list[n
         raise UnsupportedError(f"can't be evaluated: {error}") from None
 
 
-def _arithmetic(op_type: str, first: Constant, second: Constant) -> Constant:
-    a, b = np.asarray(first.array, np.float64), np.asarray(second.array, np.float64)
-    if op_type == "Div" and not b.all():
-        raise UnsupportedError("division by a constant zero")
-    function = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}[op_type]
-    result = function(a, b)
-    if not np.isfinite(result).all():
-        raise UnsupportedError("a constant overflows")
-    if op_type in ("Mul", "Div"):
-        return Constant(result, (first.error + second.error) * 1.5 + 2.0**-52)
-    absolute = np.abs(a) * first.error + np.abs(b) * second.error
-    if absolute.any() and not np.abs(result).all():
+def _arithmetic(op_type: str, *operands: Constant) -> Constant:
+    """In float64. Errors of more than a quarter are refused: the first-order bounds need small ones."""
+    if any(o.error > 0.25 for o in operands):
+        raise UnsupportedError("a constant with a large rounding error")
+    arrays = [np.asarray(o.array, np.float64) for o in operands]
+    if any(((array != 0) & (np.abs(array) < 2.0**-400)).any() for array in arrays):
+        raise UnsupportedError("a constant is too small to keep its error relative")
+    with np.errstate(all="ignore"):
+        if op_type in ("Add", "Sub", "MatMul"):
+            result = _cancelling(op_type, arrays, [o.error for o in operands])
+        else:
+            result = _relative(op_type, arrays, sum(o.error for o in operands))
+    if not np.isfinite(result.array).all():
+        raise UnsupportedError("a constant is undefined or overflows")
+    return result
+
+
+def _relative(op_type: str, arrays: list[np.ndarray], error: float) -> Constant:
+    """Operations whose relative error depends on those of the operands alone; no underflow."""
+    functions = {"Mul": np.multiply, "Div": np.divide, "Sqrt": np.sqrt, "Reciprocal": np.reciprocal}
+    result = functions[op_type](*arrays)
+    zero = arrays[0] == 0
+    if op_type == "Mul":
+        zero = zero | (arrays[1] == 0)
+    if not ((np.abs(result) > 2.0**-1000) | zero).all():
+        raise UnsupportedError("a constant underflows")
+    return Constant(np.asarray(result), error * 1.5 + ROUNDING)
+
+
+def _cancelling(op_type: str, arrays: list[np.ndarray], errors: list[float]) -> Constant:
+    """Sums: the absolute error, over the result."""
+    a, b = arrays
+    if op_type == "MatMul":
+        result = a @ b
+        factor = errors[0] + errors[1] + 2 * gamma(a.shape[-1] if a.ndim else 1, 2.0**-53)
+        absolute = np.asarray(np.abs(a) @ np.abs(b)) * factor
+    else:
+        result = a + b if op_type == "Add" else a - b
+        absolute = np.abs(a) * errors[0] + np.abs(b) * errors[1]
+    result, wrong = np.asarray(result), np.asarray(absolute) > 0
+    if not result[wrong].all():
         raise UnsupportedError("cancellation between rounded constants")
-    relative = float((absolute / np.abs(result)).max(initial=0.0)) if absolute.any() else 0.0
-    return Constant(result, relative * 1.5 + 2.0**-52)
+    relative = float((np.asarray(absolute)[wrong] / np.abs(result[wrong])).max(initial=0.0))
+    return Constant(result, relative * 1.5 + ROUNDING)

@@ -7,8 +7,8 @@ translated is collected, so that one error lists them all.
 import gzip
 import os
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class _Graph:
     def add(self, op: Op, inputs: Sequence[int]) -> int:
         with np.errstate(all="ignore"):
             probe = op.forward(*(self.probes[i] for i in inputs))
+        if 0 in probe.shape:
+            raise UnsupportedError("the result is empty")
         self.nodes.append(Node(op, tuple(inputs), probe.shape[1:], self.name))
         # Only shapes matter: zeros keep the probes finite, broadcasting keeps them small.
         self.probes.append(np.broadcast_to(np.zeros(()), probe.shape))
@@ -73,7 +75,8 @@ class _Graph:
 
     def constant(self, operand: Constant, shape: tuple[int, ...]) -> int:
         array = np.asarray(operand.array, np.float64).reshape(shape)
-        return self.add(ConstantValue(array, np.abs(array) * operand.error if operand.error else None), [])
+        error = np.asarray(np.abs(array) * operand.error) if operand.error else None
+        return self.add(ConstantValue(array, error), [])
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -130,6 +133,7 @@ class _Importer:
         self.values: dict[str, int] = {}
         self.problems: list[str] = []
         self.skipped: set[str] = set()
+        self.untranslated: dict[str, str] = {}  # outputs of nodes that their importer does not provide
         self.graph = _Graph([], [])
 
     def run(self, data: bytes) -> Model:
@@ -171,8 +175,8 @@ class _Importer:
             array = np.asarray(numpy_helper.to_array(tensor))
         except Exception as error:  # noqa: BLE001  (onnx raises many types on malformed tensors)
             raise self._fail(f"tensor {name!r}: {error}") from None
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise self._fail(f"{name!r} contains NaN or Inf")
+        if _has(np.isnan, array):
+            raise self._fail(f"{name!r} contains NaN")
         return array
 
     def _signature(self, infos: Sequence[Any], what: str) -> Signature:
@@ -183,6 +187,8 @@ class _Importer:
                 raise UnsupportedError(f"{self.path}: {what} {info.name!r} is not float32 or float64")
             names.append(info.name)
             shapes.append(tuple(d.dim_value if d.dim_value > 0 else 1 for d in tensor.shape.dim))
+            if any(d.HasField("dim_value") and d.dim_value == 0 for d in tensor.shape.dim):
+                raise UnsupportedError(f"{self.path}: {what} {info.name!r} has no elements")
             dtypes.append(FLOATS[tensor.elem_type])
         if not names:
             raise self._fail(f"the model has no {what}")
@@ -205,6 +211,9 @@ class _Importer:
             start += size
 
     def _add_outputs(self, graph: Any) -> tuple[int, Signature]:
+        unknown = [o.name for o in graph.output if o.name in self.untranslated]
+        if unknown:
+            raise UnsupportedError(f"{self.path}: {self.untranslated[unknown[0]]}")
         missing = [o.name for o in graph.output if o.name not in self.values and o.name not in self.constants]
         if missing:
             raise self._fail(f"no node computes the output {missing[0]!r}")
@@ -232,39 +241,74 @@ class _Importer:
             if node.name
             else f"node {position} ({node.op_type})"
         )
+        outputs = [name for name in node.output if name]
         if any(name in self.skipped for name in node.input):
-            self.skipped.update(node.output)  # follows from an earlier problem
+            self.skipped.update(outputs)  # follows from an earlier problem
             return
         try:
             self._translate(node, label)
         except UnsupportedError as error:
             self.problems.append(f"{label}, opset {self._opset(node)}: {error}")
-            self.skipped.update(node.output)
+            self.skipped.update(outputs)
+        except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+            raise self._fail(f"{label}: malformed ({error})") from None
 
     def _opset(self, node: Any) -> int:
         return int(self.opsets.get("" if node.domain == "ai.onnx" else node.domain, 0))
 
     def _translate(self, node: Any, label: str) -> None:
-        for name in node.input:
-            if name and name not in self.values and name not in self.constants:
-                raise self._fail(f"{label}: its input {name!r} is defined nowhere before it")
+        self._check_names(node, label)
         if not any(name in self.values for name in node.input):
-            results = fold(node, self.constants, self._opset(node), self._tensor)
-            self.constants.update(results)
+            try:
+                self.constants.update(fold(node, self.constants, self._opset(node), self._tensor))
+            except UnsupportedError as error:
+                self._add_values(self._with_a_value(node, error), node)
             return
         parsed = self._parse(node)
-        if parsed.op_type == "Shape":
+        if parsed.op_type in ("Shape", "Size"):
             shape = np.asarray(parsed.shapes[0], np.int64)
             part = slice(parsed.attribute("start", 0), parsed.attribute("end"))
-            self.constants[node.output[0]] = Constant(shape[part])
+            self.constants[node.output[0]] = Constant(
+                shape[part] if parsed.op_type == "Shape" else shape.prod()
+            )
             return
+        self._add_values(parsed, node)
+
+    def _check_names(self, node: Any, label: str) -> None:
+        for name in node.input:
+            if name in self.untranslated:
+                raise UnsupportedError(self.untranslated[name])
+            if name and name not in self.values and name not in self.constants:
+                raise self._fail(f"{label}: its input {name!r} is defined nowhere before it")
+        for name in node.output:
+            if name and (name in self.values or name in self.constants):
+                raise self._fail(f"{label}: its output {name!r} is defined before")
+
+    def _with_a_value(self, node: Any, problem: UnsupportedError) -> OnnxNode:
+        """A node of constants that can't be folded, its first float operand turned into a value.
+
+        The bounds then cover the rounding, if there is an importer.
+        """
+        parsed = self._parse(node)
+        known = any((parsed.domain, parsed.op_type) == key[:2] for key in REGISTRY.table)
+        for i, operand in enumerate(parsed.operands if known else ()):
+            if isinstance(operand, Constant) and operand.array.dtype.kind == "f":
+                value = self.graph.constant(operand, operand.array.shape)
+                operands = (*parsed.operands[:i], value, *parsed.operands[i + 1 :])
+                return replace(parsed, operands=operands)
+        raise problem
+
+    def _add_values(self, parsed: OnnxNode, node: Any) -> None:
         self.graph.name = node.name or node.output[0]
-        try:
-            results = REGISTRY.find(parsed.domain, parsed.op_type, parsed.version)(parsed, self.graph)
-        except (ValueError, IndexError, TypeError) as error:
-            raise self._fail(f"{label}: shapes {parsed.shapes} don't fit ({error})") from None
-        outputs = [results] if isinstance(results, int) else results
-        self.values.update(zip(node.output, outputs, strict=False))
+        for operand in parsed.operands if parsed.op_type != "Clip" else ():
+            if isinstance(operand, Constant) and _has(np.isinf, operand.array):
+                raise UnsupportedError("a constant operand is infinite")
+        results = REGISTRY.find(parsed.domain, parsed.op_type, parsed.version)(parsed, self.graph)
+        outputs = [results] if isinstance(results, int) else list(results)
+        for name in node.output[len(outputs) :]:
+            self.untranslated[name] = f"output {name!r} of {parsed.op_type} is not supported"
+        self.values.update((name, value) for name, value in zip(node.output, outputs, strict=False) if name)
+        self.untranslated.pop("", None)
 
     def _parse(self, node: Any) -> OnnxNode:
         import onnx  # noqa: PLC0415
@@ -272,6 +316,8 @@ class _Importer:
         domain = "" if node.domain == "ai.onnx" else node.domain
         if not onnx.defs.has(node.op_type, domain):
             raise UnsupportedError(f"unknown operator of domain {domain!r}")
+        if not domain and self._opset(node) > onnx.defs.onnx_opset_version():
+            raise UnsupportedError("this opset is newer than the installed onnx package")
         try:
             schema = onnx.defs.get_schema(node.op_type, self._opset(node), domain)
         except onnx.defs.SchemaError:
@@ -282,7 +328,7 @@ class _Importer:
             for o in operands
         )
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        outputs = len([name for name in node.output if name])
+        outputs = max((i for i, name in enumerate(node.output, start=1) if name), default=0)
         version = schema.since_version
         return OnnxNode(node.op_type, domain, version, node.name, attributes, operands, shapes, outputs)
 
@@ -290,6 +336,12 @@ class _Importer:
         if not name:
             return None
         return self.constants[name] if name in self.constants else self.values[name]
+
+
+def _has(test: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> bool:
+    """Whether the test is true of any float in the array, also in types that NumPy does not know."""
+    kind = array.dtype.kind
+    return kind in "fV" and bool(test(array if kind == "f" else array.astype(np.float64)).any())
 
 
 def compress(data: bytes) -> bytes:

@@ -1,10 +1,12 @@
 """N-dimensional convolution and its adjoint, for NumPy and torch.
 
 NumPy: one matrix product for each kernel position, on strided views; torch: its own direct kernels.
-Neither uses Winograd products, so the error model of `interval` holds.
+Neither uses Winograd products or shortened mantissas, so the error model of `interval` holds. On a GPU
+that means torch's kernels without cuDNN, which does both by default.
 """
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -27,6 +29,11 @@ class Window:
         """Spatial size of the result."""
         zipped = zip(size, self.kernel, self.stride, self.dilation, self.before, self.after, strict=True)
         return tuple((n + b + a - d * (k - 1) - 1) // s + 1 for n, k, s, d, b, a in zipped)
+
+    def transposed_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The smallest size whose `output_size` is this one."""
+        zipped = zip(size, self.kernel, self.stride, self.dilation, self.before, self.after, strict=True)
+        return tuple((n - 1) * s + d * (k - 1) + 1 - b - a for n, k, s, d, b, a in zipped)
 
     def views(self, size: tuple[int, ...]) -> list[tuple[slice, ...]]:
         """Per kernel position, the strided slices of the *padded* input it touches."""
@@ -81,29 +88,36 @@ def _torch_pads(window: Window) -> list[int]:
     return [p for pair in pairs for p in pair]
 
 
+def _plain_kernels(x: Any) -> AbstractContextManager[None]:
+    from torch.backends import cudnn  # noqa: PLC0415  (torch arrays only)
+
+    return cudnn.flags(enabled=False) if x.is_cuda else nullcontext()
+
+
 def _torch_convolve(x: Any, weight: Any, window: Window, groups: int) -> Any:
     from torch.nn import functional  # noqa: PLC0415  (torch arrays only)
 
     call = getattr(functional, f"conv{len(window.kernel)}d")
-    if window.before == window.after:
-        return call(x, weight, None, window.stride, window.before, window.dilation, groups)
-    x = functional.pad(x, _torch_pads(window))
-    return call(x, weight, None, window.stride, 0, window.dilation, groups)
+    pads: Any = window.before
+    if window.before != window.after:
+        x, pads = functional.pad(x, _torch_pads(window)), 0
+    with _plain_kernels(x):
+        return call(x, weight, None, window.stride, pads, window.dilation, groups)
 
 
 def _torch_adjoint(a: Any, weight: Any, window: Window, groups: int, size: tuple[int, ...]) -> Any:
     from torch.nn import functional  # noqa: PLC0415  (torch arrays only)
 
     call = getattr(functional, f"conv_transpose{len(window.kernel)}d")
-    covered = [
-        (n - 1) * s + d * (k - 1) + 1
-        for n, s, d, k in zip(a.shape[2:], window.stride, window.dilation, window.kernel, strict=True)
-    ]
+    none = (0,) * len(size)
+    covered = replace(window, before=none, after=none).transposed_size(tuple(a.shape[2:]))
     if window.before == window.after:
         extra = [n + 2 * b - c for n, b, c in zip(size, window.before, covered, strict=True)]
         if all(0 <= e < max(s, d) for e, s, d in zip(extra, window.stride, window.dilation, strict=True)):
-            return call(a, weight, None, window.stride, window.before, extra, groups, window.dilation)
-    full = call(a, weight, None, window.stride, 0, 0, groups, window.dilation)
+            with _plain_kernels(a):
+                return call(a, weight, None, window.stride, window.before, extra, groups, window.dilation)
+    with _plain_kernels(a):
+        full = call(a, weight, None, window.stride, 0, 0, groups, window.dilation)
     padded = [b + n + e for b, n, e in zip(window.before, size, window.after, strict=True)]
     missing = [p - c for p, c in zip(reversed(padded), reversed(covered), strict=True)]
     full = functional.pad(full, [p for m in missing for p in (0, m)])

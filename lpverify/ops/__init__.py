@@ -1,6 +1,18 @@
 """The operators. Importing this package fills the registry."""
 
-from lpverify.ops import convolution, linear, piecewise, shape
+from lpverify.ops import (
+    activations,
+    convolution,
+    elementary,
+    linear,
+    periodic,
+    piecewise,
+    reduce,
+    resample,
+    select,
+    shape,
+    steps,
+)
 from lpverify.ops.base import REGISTRY, AffineOp, ElementwiseOp, Op, SelectionOp
 
 __all__ = [
@@ -9,8 +21,15 @@ __all__ = [
     "ElementwiseOp",
     "Op",
     "SelectionOp",
+    "activations",
     "convolution",
+    "elementary",
     "linear",
+    "periodic",
     "piecewise",
+    "reduce",
+    "resample",
+    "select",
     "shape",
+    "steps",
 ]

@@ -8,7 +8,7 @@ to one axis before they call an op. Ops hold weights, never bounds.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -58,9 +58,28 @@ class Lines:
     """
 
     lower_slope: Array
-    lower_intercept: Array | None  # None: zero
+    lower_intercept: Array | None  # None: zero, and no upper intercept is negative
     upper_slope: Array
     upper_intercept: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Two planes an element on a box: `first . x + second . y + intercept`, arrays with a leading batch axis.
+
+    The lower plane is below the function on the whole box and the upper one above it, in exact arithmetic.
+    How the coefficients meet the operands (elementwise or as in a matrix product) is the op's matter.
+    """
+
+    lower_first: Array
+    lower_second: Array
+    lower_intercept: Array
+    upper_first: Array
+    upper_second: Array
+    upper_intercept: Array
+
+
+Relaxation: TypeAlias = Lines | Planes
 
 
 class AffineOp(Op):
@@ -92,6 +111,10 @@ class AffineOp(Op):
     def terms(self) -> tuple[int, int]:
         """Products summed for one element of `linear` and of `adjoint`; (0, 0) if neither rounds."""
 
+    def work(self, size: int) -> int:
+        """Multiplications of `linear` for a result of that many elements, roughly."""
+        return size * self.terms[0]
+
     def forward(self, *xs: Array) -> Array:
         """`W x + offset`."""
         y = self.linear(*xs)
@@ -119,10 +142,10 @@ class AffineOp(Op):
         total = self.abs_linear(*sizes)
         return total * inflate(self.terms[0], unit_roundoff(total)) + tiny(total)
 
-    def error_factors(self, like: Array) -> tuple[float, Array, float]:
-        """Relative error of one output element, absolute error of the offset, underflow slack."""
-        unit = unit_roundoff(like)
-        relative = gamma(max(self.terms) + 3, unit) + 2 * self.weight_error
+    def error_factors(self, like: Array, adjoint: bool = False) -> tuple[float, Array, float]:
+        """Relative error of one element of the result (or of the adjoint's), error of the offset, underflow."""
+        terms = self.terms[1] if adjoint else max(self.terms)
+        relative = gamma(terms + 3, unit_roundoff(like)) + 2 * self.weight_error
         return relative, 0.0 if self.offset_error is None else self.offset_error, tiny(like)
 
 
@@ -163,6 +186,39 @@ class ElementwiseOp(Op):
     def vjp(self, gradient: Array, xs: Sequence[Array]) -> tuple[Array, ...]:
         """Chain rule."""
         return (gradient * self.derivative(xs[0]),)
+
+
+    def first_alpha(self, lines: Lines) -> Array:
+        """The mix that adaptive lines have."""
+        return namespace(lines.lower_slope).clip(lines.lower_slope, 0.0, 1.0)
+
+    def alpha_gradient(self, box: Box, alpha: Array, x: Array) -> Array:
+        """Derivative of the lower line's value at `x` in `alpha`; a proposal only."""
+        return x * self.unstable(box)
+
+
+class BilinearOp(Op):
+    """A function of two values, linear in each."""
+
+    @abstractmethod
+    def relax(self, first: Box, second: Box, mix: Array | None) -> Planes:
+        """Planes on the boxes `(B, *shape)`; `mix` in [0, 1] moves both planes, None: adaptive."""
+
+    @abstractmethod
+    def substitute(self, a: Array, planes: Planes) -> tuple[Array, Array]:
+        """Coefficients on the operands from those on the result `(B, R, *shape)`.
+
+        Positive ones take the lower plane, negative ones the upper plane.
+        """
+
+    @abstractmethod
+    def magnitude(self, first: Array, second: Array) -> Array:
+        """An upper bound of the sum of `|x| |y|` over the products in each element."""
+
+    @property
+    @abstractmethod
+    def terms(self) -> int:
+        """Products summed for one element of `forward` or `substitute`, at most."""
 
 
 @dataclass(frozen=True)

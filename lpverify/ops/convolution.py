@@ -1,6 +1,6 @@
 """Convolutions and pools. Pools become convolutions with ones, scaling, and ReLU trees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -16,7 +16,7 @@ from lpverify.ops.shape import Gather, take_range
 
 @dataclass(frozen=True)
 class Conv(AffineOp):
-    """Cross-correlation; value shapes `(n, C, *size)` to `(n, M, *out)`, `weight` `(M, C/groups, *kernel)`."""
+    """Cross-correlation of values `(n, C, *size)` to `(n, M, *out)`; `weight` `(M, C/groups, *kernel)`."""
 
     weight: Array
     window: Window
@@ -44,8 +44,8 @@ class Conv(AffineOp):
     @property
     def terms(self) -> tuple[int, int]:
         outputs, inputs = self.weight.shape[:2]
-        size = prod(self.window.kernel)
-        return inputs * size, outputs // self.groups * size
+        hits = prod(-(-k // s) for k, s in zip(self.window.kernel, self.window.stride, strict=True))
+        return inputs * prod(self.window.kernel), outputs // self.groups * hits
 
 
 def window_of(node: OnnxNode, kernel: tuple[int, ...], size: tuple[int, ...]) -> Window:
@@ -58,7 +58,9 @@ def window_of(node: OnnxNode, kernel: tuple[int, ...], size: tuple[int, ...]) ->
     auto = auto.decode() if isinstance(auto, bytes) else auto
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         pads = _same_pads(kernel, stride, dilation, size, auto == "SAME_UPPER")
-    elif auto not in ("NOTSET", "VALID"):
+    elif auto == "VALID":
+        pads = (0,) * 2 * rank
+    elif auto != "NOTSET":
         raise UnsupportedError(f"auto_pad={auto}")
     return Window(kernel, stride, dilation, pads[:rank], pads[rank:])
 
@@ -85,8 +87,8 @@ def conv(node: OnnxNode, graph: GraphBuilder) -> int:
     kernel, bias = node.constant(1), node.optional(2)
     value, shape = node.value(), graph.shape(node.value())
     weight = np.ascontiguousarray(kernel.array, np.float64)
-    if weight.shape[1] * node.attribute("group", 1) != shape[1]:
-        raise UnsupportedError(f"weights {weight.shape} don't fit the value {shape}")
+    if weight.shape[1] * node.attribute("group", 1) != shape[1] or weight.ndim != len(shape):
+        raise ValueError(f"weights {weight.shape}")
     window = window_of(node, weight.shape[2:], shape[2:])
     offset = error = None
     if bias is not None:
@@ -94,6 +96,18 @@ def conv(node: OnnxNode, graph: GraphBuilder) -> int:
         error = np.abs(offset) * bias.error if bias.error else None
     op = Conv(weight, window, node.attribute("group", 1), shape, offset, kernel.error, error)
     return graph.add(op, [value])
+
+
+def _pool_window(node: OnnxNode, size: tuple[int, ...]) -> Window:
+    """The window of a pool, without `ceil_mode`."""
+    window = window_of(node, tuple(node.attribute("kernel_shape")), size)
+    same = node.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET", b"VALID", "VALID")
+    strides = zip(size, window.kernel, window.stride, strict=True)
+    if same and (max(window.dilation) > 1 or any((-(-n // s) - 1) * s + k < n for n, k, s in strides)):
+        raise UnsupportedError("auto_pad=SAME with dilations or wide strides: implementations differ")
+    if min(window.output_size(size)) < 1:
+        raise UnsupportedError("the result is empty")
+    return window
 
 
 def _ceil_pads(node: OnnxNode, window: Window, size: tuple[int, ...]) -> Window:
@@ -110,34 +124,33 @@ def _ceil_pads(node: OnnxNode, window: Window, size: tuple[int, ...]) -> Window:
         window.after,
         strict=True,
     ):
-        span = n + b + a - d * (k - 1) - 1
-        count = -(-span // s) + 1
+        span = n + b - d * (k - 1) - 1
+        count = -(-(span + a) // s) + 1
         if (count - 1) * s >= n + b:
             count -= 1
-        after.append(max(a, a + (count - 1) * s - span))
-    return Window(window.kernel, window.stride, window.dilation, window.before, tuple(after))
+        after.append(max((count - 1) * s - span, 0))
+    return replace(window, after=tuple(after))
 
 
 @importer("AveragePool", 7, 10, 11, 19, 22)
 def average_pool(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Mean over windows; padding counts only with `count_include_pad`."""
+    """Mean over windows; padding counts only with `count_include_pad`, what `ceil_mode` adds never."""
     value, shape = node.value(), graph.shape(node.value())
-    plain = window_of(node, tuple(node.attribute("kernel_shape")), shape[2:])
+    plain = _pool_window(node, shape[2:])
     window = _ceil_pads(node, plain, shape[2:])
-    channels = shape[1]
-    ones = np.ones((channels, 1, *window.kernel))
-    total = graph.add(Conv(ones, window, channels, shape), [value])
+    ones = np.ones((shape[1], 1, *window.kernel))
+    total = graph.add(Conv(ones, window, shape[1], shape), [value])
     inside = np.ones((1, 1, *shape[2:]))
     counted = window
     if node.attribute("count_include_pad", 0):
-        inside = np.pad(
-            inside,
-            ((0, 0), (0, 0), *zip(plain.before, plain.after, strict=True)),
-            constant_values=1,
-        )
-        after = tuple(w - p for w, p in zip(window.after, plain.after, strict=True))
-        counted = Window(window.kernel, window.stride, window.dilation, (0,) * len(after), after)
+        real = tuple(min(p, w) for p, w in zip(plain.after, window.after, strict=True))
+        frame = ((0, 0), (0, 0), *zip(plain.before, real, strict=True))
+        inside = np.pad(inside, frame, constant_values=1)
+        extra = tuple(w - r for w, r in zip(window.after, real, strict=True))
+        counted = replace(window, before=(0,) * len(extra), after=extra)
     counts = convolve(inside, np.ones((1, 1, *window.kernel)), counted, 1)[0]
+    if not counts.all():
+        raise UnsupportedError("a window lies in the padding alone")
     return multiply_constant(total, Constant(1.0 / counts, ROUNDING), graph)
 
 
@@ -157,8 +170,7 @@ def max_pool(node: OnnxNode, graph: GraphBuilder) -> int:
     if node.outputs > 1:
         raise UnsupportedError("the Indices output is not supported")
     value, shape = node.value(), graph.shape(node.value())
-    kernel = tuple(node.attribute("kernel_shape"))
-    window = _ceil_pads(node, window_of(node, kernel, shape[2:]), shape[2:])
+    window = _ceil_pads(node, _pool_window(node, shape[2:]), shape[2:])
     if any(window.before + window.after):
         return _padded_max_pool(value, window, graph)
     views = window.views(shape[2:])

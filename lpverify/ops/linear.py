@@ -61,6 +61,9 @@ class SparseLinear(AffineOp):
         flat = x.reshape(-1, x.shape[-1])
         return np.ascontiguousarray((matrix @ flat.T).T).reshape(*x.shape[:-1], matrix.shape[0])
 
+    def work(self, size: int) -> int:
+        return int(self.weight.nnz)
+
     @property
     def terms(self) -> tuple[int, int]:
         rows, columns = self.weight.shape
@@ -181,8 +184,20 @@ def dense_or_sparse(weight: np.ndarray, offset: np.ndarray | None, error: float 
 
 def shift(array: np.ndarray, error: float, scale: float = 1.0) -> Scale:
     """The op `scale * x + array`."""
-    bound = np.abs(array) * error if error else None
-    return Scale(np.asarray(scale), array, 0.0, bound)
+    bound = np.asarray(np.abs(array) * error) if error else None
+    return Scale(np.asarray(scale, np.float64), np.asarray(array, np.float64), 0.0, bound)
+
+
+def checked(result: np.ndarray, zero: np.ndarray | bool = False) -> np.ndarray:
+    """A rounded result whose relative error is that of its operation, but for exact zeros.
+
+    Raises:
+        UnsupportedError: It overflows or underflows.
+    """
+    size = np.abs(result)
+    if not ((size < np.inf) & ((size > 2.0**-1000) | zero)).all():
+        raise UnsupportedError("arithmetic on constants leaves the range of float64")
+    return result
 
 
 def align(value: int, other: tuple[int, ...], graph: GraphBuilder) -> int:
@@ -192,24 +207,40 @@ def align(value: int, other: tuple[int, ...], graph: GraphBuilder) -> int:
 
 @importer("Gemm", 7, 9, 11, 13)
 def gemm(node: OnnxNode, graph: GraphBuilder) -> int:
-    """`alpha A' B' + beta C` with constant B and C (or constant A: by transposing)."""
-    alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
-    b, c = node.constant(1), node.optional(2)
-    weight = np.asarray(b.array, np.float64)
-    weight = weight if node.attribute("transB", 0) else weight.T
-    error = b.error
-    if alpha != 1.0:
-        weight, error = weight * alpha, error + ROUNDING
-    value = node.value(0)
-    if node.attribute("transA", 0):
-        value = graph.add(Transpose((1, 0)), [value])
-    value = graph.add(dense_or_sparse(weight, None, error), [value])
-    if c is None:
+    """`alpha A' B' + beta C` with A or B constant."""
+    beta, c = node.attribute("beta", 1.0), node.operand(2)
+    value = _gemm_product(node, graph)
+    if c is None or beta == 0.0:
         return value
-    offset, offset_error = np.asarray(c.array, np.float64), c.error
-    if beta != 1.0:
-        offset, offset_error = offset * beta, offset_error + ROUNDING
-    return graph.add(shift(offset, offset_error), [value])
+    if isinstance(c, Constant):
+        offset = scaled(c, beta)
+        if np.broadcast_shapes(offset.array.shape, graph.shape(value)) != graph.shape(value):
+            raise ValueError("C does not broadcast to the product")
+        return graph.add(shift(offset.array, offset.error), [value])
+    term = c if beta == 1.0 else multiply_constant(c, Constant(np.asarray(beta)), graph)
+    return graph.add(Combine((1, 1)), [value, broadcast_to(term, graph.shape(value), graph)])
+
+
+def scaled(constant: Constant, factor: float) -> Constant:
+    """`factor * constant` with its error."""
+    array = np.asarray(constant.array, np.float64)
+    if factor == 1.0:
+        return Constant(array, constant.error)
+    product = checked(array * factor, (array == 0) | (factor == 0))
+    return Constant(np.asarray(product), constant.error + ROUNDING)
+
+
+def _gemm_product(node: OnnxNode, graph: GraphBuilder) -> int:
+    """`alpha A' B'`."""
+    alpha, turn = node.attribute("alpha", 1.0), [node.attribute("transA", 0), node.attribute("transB", 0)]
+    left = isinstance(node.operand(0), Constant)
+    value, constant = node.value(int(left)), scaled(node.constant(int(not left)), alpha)
+    weight = constant.array.T if turn[not left] else constant.array
+    if turn[left]:
+        value = graph.add(Transpose((1, 0)), [value])
+    if left:
+        return graph.add(MatMulConstant(weight, True, graph.shape(value), constant.error), [value])
+    return graph.add(dense_or_sparse(weight.T, None, constant.error), [value])
 
 
 @importer("MatMul", 1, 9, 13)
@@ -324,56 +355,27 @@ def div(node: OnnxNode, graph: GraphBuilder) -> int:
     array = np.asarray(divisor.array, np.float64)
     if not array.all():
         raise UnsupportedError("division by a constant zero")
-    inverse = 1.0 / array
+    if divisor.error > 0.25:
+        raise UnsupportedError("division by a constant with a large error")
+    inverse = np.asarray(checked(1.0 / array))
     exact = bool((np.frexp(array)[0] == np.copysign(0.5, array)).all())  # powers of two
-    error = divisor.error if exact else 2 * divisor.error + ROUNDING
+    error = 2 * divisor.error + (0.0 if exact else ROUNDING)
     return multiply_constant(node.value(0), Constant(inverse, error), graph)
 
 
 @importer("BatchNormalization", 7, 9, 14, 15)
 def batch_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
     """Inference form: `gamma (x - mean) / sqrt(variance + epsilon) + beta`, one factor a channel."""
-    if node.attribute("training_mode", 0):
-        raise UnsupportedError("training_mode is not supported")
-    gamma, beta, mean, variance = (np.asarray(node.constant(i).array, np.float64) for i in range(1, 5))
-    shape = (-1,) + (1,) * (len(node.shapes[0]) - 2)
-    scale = gamma / np.sqrt(variance + float(np.float32(node.attribute("epsilon", 1e-5))))
+    if node.attribute("training_mode", 0) or not node.attribute("spatial", 1):
+        raise UnsupportedError("training_mode and spatial=0 are not supported")
+    operands = [node.constant(i) for i in range(1, 5)]
+    gamma, beta, mean, variance = (np.asarray(c.array, np.float64) for c in operands)
+    spread = variance + float(np.float32(node.attribute("epsilon", 1e-5)))
+    if any(c.error for c in operands) or not (spread > 0).all():
+        raise UnsupportedError("computed operands and variances not above -epsilon are not supported")
+    shape = (node.shapes[0][1],) + (1,) * (len(node.shapes[0]) - 2)
+    scale = checked(gamma / np.sqrt(spread), gamma == 0)
     offset = beta - mean * scale
     error = (np.abs(mean * scale) * 8 + np.abs(offset) * 2) * 2.0**-53 + 1e-300
     op = Scale(scale.reshape(shape), offset.reshape(shape), 4 * ROUNDING, error.reshape(shape))
     return graph.add(op, [node.value()])
-
-
-def _reduction_axes(node: OnnxNode, graph: GraphBuilder) -> tuple[tuple[int, ...], bool]:
-    axes = node.integers("axes", 1)
-    rank = len(graph.shape(node.value()))
-    if not axes:
-        axes = [] if node.attribute("noop_with_empty_axes", 0) else range(rank)
-    return tuple(sorted({int(a) % rank for a in axes})), bool(node.attribute("keepdims", 1))
-
-
-def _reduce(node: OnnxNode, graph: GraphBuilder, mean: bool) -> int:
-    axes, keep = _reduction_axes(node, graph)
-    value = node.value()
-    shape = graph.shape(value)
-    if not axes:
-        return value
-    result = graph.add(Sum(axes, shape), [value])
-    if mean:
-        count = math.prod(shape[a] for a in axes)
-        result = multiply_constant(result, Constant(np.asarray(1.0 / count), ROUNDING), graph)
-    if keep:
-        return result
-    return reshape_to(result, [n for i, n in enumerate(shape) if i not in axes], graph)
-
-
-@importer("ReduceSum", 1, 11, 13)
-def reduce_sum(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Sum over axes."""
-    return _reduce(node, graph, False)
-
-
-@importer("ReduceMean", 1, 11, 13, 18)
-def reduce_mean(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Mean over axes."""
-    return _reduce(node, graph, True)

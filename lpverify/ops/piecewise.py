@@ -49,7 +49,7 @@ class Relu(ElementwiseOp):
         active = xp.where(low >= 0, one, zero)
         slope = xp.where(unstable, xp.minimum(high / width, one), active)
         # The chord with a rounded slope is above relu if it is so at both ends, 0 at low, high at high.
-        lift = xp.maximum(-slope * low, high - slope * high)
+        lift = xp.maximum(-slope * low, (1 - slope) * high)  # 1 - slope is exact or above 1/2: no cancellation
         lift = round_up(lift * (1 + 4 * unit_roundoff(lift)) + 2 * tiny(lift))
         mixed = xp.where(high > -low, one, zero) if alpha is None else alpha
         return Lines(xp.where(unstable, mixed, active), None, slope, xp.where(unstable, lift, zero))
@@ -95,11 +95,12 @@ def clip_value(value: int, low: Constant | None, high: Constant | None, graph: G
 def clip(node: OnnxNode, graph: GraphBuilder) -> int:
     """Clamp between constants, given as attributes or inputs."""
     ends: list[Constant | None] = []
-    for index, name in ((1, "min"), (2, "max")):
+    for index, name, sign in ((1, "min", -1), (2, "max", 1)):
         end, number = node.optional(index), node.attribute(name)
-        end = Constant(np.asarray(float(np.float32(number)))) if end is None and number is not None else end
-        infinite = end is not None and bool((np.abs(end.array) >= np.finfo(np.float32).max).all())
-        ends.append(None if infinite else end)
+        end = Constant(np.asarray(number, np.float32)) if end is None and number is not None else end
+        if end is not None and (sign * end.array >= np.finfo(end.array.dtype).max).all():
+            end = None  # beyond the type's range: no element reaches it
+        ends.append(end)
     return clip_value(node.value(), ends[0], ends[1], graph)
 
 

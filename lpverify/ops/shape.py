@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -97,23 +98,38 @@ class Gather(SelectionOp):
     axis: int
     input_shape: tuple[int, ...]
 
+    @cached_property
+    def _chosen(self) -> np.ndarray:
+        return np.asarray(self.indices, np.int64)
+
+    @cached_property
+    def _rounds(self) -> list[np.ndarray]:
+        """Positions in groups, the k-th occurrences of all indices: no index twice in a group."""
+        order = np.argsort(self._chosen, kind="stable")
+        _, starts, counts = np.unique(self._chosen[order], return_index=True, return_counts=True)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order)) - np.repeat(starts, counts)
+        return [np.flatnonzero(rank == k) for k in range(max(counts, default=0))]
+
     def linear(self, *xs: Array) -> Array:
         xp = namespace(xs[0])
-        return xp.take(xs[0], xp.asarray(self.indices, dtype=xp.int64), axis=self.axis + 1)
+        return xp.take(xs[0], xp.asarray(self._chosen, device=xs[0].device), axis=self.axis + 1)
 
     def adjoint(self, a: Array) -> tuple[Array, ...]:
         xp = namespace(a)
         full = xp.zeros((a.shape[0], *self.input_shape), dtype=a.dtype, device=a.device)
         lead = (slice(None),) * (self.axis + 1)
-        for position, index in enumerate(self.indices):
-            full[(*lead, index)] += a[(*lead, position)]
+        for group in self._rounds:
+            source = xp.asarray(group, device=a.device)
+            target = xp.asarray(self._chosen[group], device=a.device)
+            full[(*lead, target)] += a[(*lead, source)]
         return (full,)
 
     @property
     def terms(self) -> tuple[int, int]:
         """An element that is gathered several times is a sum in the adjoint."""
-        repeats = max(np.bincount(self.indices), default=0)
-        return 0, int(repeats) if repeats > 1 else 0
+        repeats = len(self._rounds)
+        return 0, repeats if repeats > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -134,21 +150,21 @@ class Concat(SelectionOp):
 
 @dataclass(frozen=True)
 class Pad(SelectionOp):
-    """Constants around the operand; `before` and `after` per axis, `fill` the constant."""
+    """Zeros or an `offset`, itself zero inside, around the operand; `before` and `after` per axis."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     input_shape: tuple[int, ...]
-    fill: float = 0.0
+    offset: Array | None = None
+    offset_error: Array | None = None
 
-    @property
-    def offset(self) -> Array | None:  # type: ignore[override]
-        """The frame of constants; None where it is zero."""
-        if not self.fill:
-            return None
-        frame = np.full(self._shape(), self.fill)
+    def filled(self, constant: float, error: float) -> "Pad":
+        """With a constant around the operand; `error` is relative."""
+        if not constant:
+            return self
+        frame = np.full(self._shape(), constant)
         frame[self._inside()[1:]] = 0.0
-        return frame
+        return replace(self, offset=frame, offset_error=np.abs(frame) * error if error else None)
 
     def _shape(self) -> tuple[int, ...]:
         return tuple(b + n + a for b, n, a in zip(self.before, self.input_shape, self.after, strict=True))
@@ -167,6 +183,13 @@ class Pad(SelectionOp):
 
     def adjoint(self, a: Array) -> tuple[Array, ...]:
         return (a[self._inside()],)
+
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """Exact but for the error of the offset."""
+        low, high = super().interval(*boxes)
+        if self.offset_error is None:
+            return low, high
+        return round_down(low - self.offset_error), round_up(high + self.offset_error)
 
 
 @dataclass(frozen=True)
@@ -223,7 +246,7 @@ def dropout(node: OnnxNode, graph: GraphBuilder) -> int:
     return node.value()
 
 
-@importer("Cast", 6, 9, 13, 19, 21, 23, 24, 25)
+@importer("Cast", 6, 9, 13, 19, 21, 23, 24, 25, 28)
 def cast(node: OnnxNode, graph: GraphBuilder) -> int:
     """Float to wider or equal float; over the reals the operand itself."""
     if node.attribute("to") not in (1, 11):
@@ -322,26 +345,15 @@ def split(node: OnnxNode, graph: GraphBuilder) -> list[int]:
     axis = node.attribute("axis", 0) % len(have)
     sizes = node.integers("split", 1)
     if sizes is None:
-        size = -(-have[axis] // node.outputs)
-        sizes = [min(size, have[axis] - i * size) for i in range(node.outputs)]
+        count = node.attribute("num_outputs", node.outputs)
+        size = -(-have[axis] // count)
+        sizes = [min(size, have[axis] - i * size) for i in range(count)]
+    if sum(sizes) != have[axis]:
+        raise ValueError(f"parts {sizes} of an axis of {have[axis]}")
     ends = np.cumsum(sizes)
     return [
         take_range(value, axis, range(int(e) - n, int(e)), graph) for e, n in zip(ends, sizes, strict=True)
     ]
-
-
-@importer("Gather", 1, 11, 13)
-def gather(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Constant indices along one axis; their shape replaces the axis."""
-    value, indices = node.value(), node.constant(1).array
-    have = graph.shape(value)
-    axis = node.attribute("axis", 0) % len(have)
-    chosen = tuple(int(i) % have[axis] for i in indices.reshape(-1))
-    if chosen == tuple(range(chosen[0], chosen[0] + len(chosen))):
-        result = take_range(value, axis, range(chosen[0], chosen[0] + len(chosen)), graph)
-    else:
-        result = graph.add(Gather(chosen, axis, have), [value])
-    return reshape_to(result, (*have[:axis], *indices.shape, *have[axis + 1 :]), graph)
 
 
 @importer("Concat", 4, 11, 13)
@@ -357,29 +369,6 @@ def concat(node: OnnxNode, graph: GraphBuilder) -> int:
         return values[0]
     axis = node.attribute("axis") % len(graph.shape(values[0]))
     return graph.add(Concat(axis, tuple(graph.shape(v)[axis] for v in values)), values)
-
-
-@importer("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25)
-def pad(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Constant mode; negative pads cut."""
-    if node.attribute("mode", b"constant") not in (b"constant", "constant"):
-        raise UnsupportedError("only mode=constant is supported")
-    have = graph.shape(node.value())
-    pads, rank = node.integers("pads", 1), len(have)
-    fill = node.optional(2)
-    number = node.attribute("value", 0.0) if fill is None else float(fill.array.reshape(-1)[0])
-    axes = [a % rank for a in node.integers("", 3) or range(rank)]
-    before, after = [0] * rank, [0] * rank
-    for i, axis in enumerate(axes):
-        before[axis], after[axis] = pads[i], pads[i + len(axes)]
-    value = node.value()
-    for axis in range(rank):
-        kept = range(max(-before[axis], 0), have[axis] - max(-after[axis], 0))
-        value = take_range(value, axis, kept, graph)
-    grow = tuple(max(b, 0) for b in before), tuple(max(a, 0) for a in after)
-    if not any(grow[0] + grow[1]):
-        return value
-    return graph.add(Pad(*grow, graph.shape(value), number), [value])
 
 
 @importer("Expand", 8, 13)

@@ -13,7 +13,6 @@ import numpy as np
 
 from lpverify.bounds.evaluate import Arithmetic, to_numpy
 from lpverify.config import Deadline
-from lpverify.interval import Array, namespace
 from lpverify.problem import Case, Problem
 from lpverify.verdict import Witness
 
@@ -96,7 +95,7 @@ def _gradient(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Violations `(N,)` and a descent gradient `(N, n)`."""
     network = arithmetic.network
-    points = arithmetic.lower(x)
+    points = arithmetic.array(x)
     evaluated = network.evaluate(points)
     forms = to_numpy(evaluated[-1]).astype(np.float64)[:, case.forms]
     values = case.violation(forms)
@@ -105,13 +104,8 @@ def _gradient(
         weights[: len(direction)] = direction
     seed = np.zeros((len(x), network.nodes[network.output].shape[0]))
     np.add.at(seed.T, case.forms, weights.T)
-    gradient = network.gradient(evaluated, _like(seed, points), network.output)
+    gradient = network.gradient(evaluated, arithmetic.array(seed), network.output)
     return values, to_numpy(gradient).astype(np.float64)
-
-
-def _like(array: np.ndarray, like: Array) -> Array:
-    xp = namespace(like)
-    return array if xp is np else xp.asarray(array, dtype=like.dtype, device=like.device)
 
 
 def active_atoms(case: Case, forms: np.ndarray, turn: int) -> np.ndarray:

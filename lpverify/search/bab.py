@@ -98,14 +98,14 @@ class Search:
         warm = None
         if engine.effort.schedule is not None:
             rows = max(len(np.unique(self.problem.cases[s.case].forms)) for s in items)
-            warm = make_warm(items, batch.signs, rows, batch.region.box.lower)
+            warm = make_warm(items, batch.signs, rows, engine.arithmetic.like)
         return batch, evaluate(self.problem, engine.arithmetic, batch, engine.effort, warm)
 
     def _candidates(self, items: Sequence[Subproblem], evaluation: Evaluation) -> Witness | None:
         """The minimisers of the worst linear bounds that are open."""
-        if evaluation.linear is None or evaluation.refuted.all():
+        if evaluation.refuted.all():
             return None
-        corners = evaluation.linear.minimizer(evaluation.bounds.boxes[0])
+        corners = evaluation.linear.minimizer(evaluation.frame.boxes[0])
         open_ = np.flatnonzero(~evaluation.refuted)
         picked = [(i, worst_row(self.problem, items[i], evaluation, i)) for i in open_]
         points = np.stack([to_numpy(corners[i, r]).astype(np.float64) for i, r in picked])
@@ -166,7 +166,7 @@ class Search:
         self, item: Subproblem, split: Split, evaluation: Evaluation, i: int
     ) -> tuple[Subproblem, Subproblem]:
         network = self.engine.arithmetic.network
-        boxes = evaluation.bounds.boxes
+        boxes = evaluation.frame.boxes
         known = {k: (boxes[k].lower[i], boxes[k].upper[i]) for k in network.pre_activations}
         item = replace(item, known=known)
         other: Split

@@ -30,10 +30,7 @@ def input_bisection(problem: Problem, item: Subproblem, evaluation: Evaluation, 
     Source: Wang et al. 2018, arXiv:1809.08098, section 4.2, with the linear bound's slopes.
     """
     width = item.upper - item.lower
-    slopes = np.zeros_like(width)
-    if evaluation.linear is not None:
-        a = np.abs(to_numpy(evaluation.linear.a[i]).astype(np.float64, copy=False))
-        slopes = np.nan_to_num(a).max(axis=0)
+    slopes = np.nan_to_num(np.abs(to_numpy(evaluation.linear.a[i]).astype(np.float64, copy=False))).max(axis=0)
     scores = slopes * width + 1e-9 * width
     for index in np.argsort(-scores)[:4]:
         low, high = item.lower[index], item.upper[index]
@@ -54,7 +51,7 @@ def relu_phase(problem: Problem, item: Subproblem, evaluation: Evaluation, i: in
         if not isinstance(network.nodes[k].op, Relu):
             continue
         operand = network.nodes[k].inputs[0]
-        box = evaluation.bounds.boxes[operand]
+        box = evaluation.frame.boxes[operand]
         low = to_numpy(box.lower[i]).astype(np.float64).reshape(-1)
         high = to_numpy(box.upper[i]).astype(np.float64).reshape(-1)
         unstable = (low < 0) & (high > 0)
@@ -86,7 +83,7 @@ def free_inputs(item: Subproblem) -> int:
 def all_linear(network: Network, evaluation: Evaluation, i: int) -> bool:
     """Whether every nonlinear node is linear over the boxes of one batch entry."""
     for k in network.activations:
-        op, box = network.nodes[k].op, evaluation.bounds.boxes[network.nodes[k].inputs[0]]
+        op, box = network.nodes[k].op, evaluation.frame.boxes[network.nodes[k].inputs[0]]
         if bool(op.unstable(box.rows(slice(i, i + 1))).any()):  # type: ignore[union-attr]
             return False
     return True

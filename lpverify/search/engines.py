@@ -6,11 +6,9 @@ import numpy as np
 
 from lpverify.bounds.evaluate import Arithmetic, double_precision
 from lpverify.config import Config
-from lpverify.interval import Array, cast_down, cast_up
+from lpverify.interval import Array
 from lpverify.multipliers import Effort, Schedule
-from lpverify.network import Network
 from lpverify.ops.convolution import Conv
-from lpverify.ops.linear import SparseLinear
 from lpverify.ops.piecewise import Relu
 from lpverify.problem import Problem
 from lpverify.search.bab import Engine
@@ -21,51 +19,30 @@ TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pay
 
 
 def torch_float32(problem: Problem, limit: int) -> Arithmetic:
-    """Torch on the CPU, float32; the rounding costs are those of float32."""
+    """Torch on the CPU, coefficients in float32."""
     import torch  # noqa: PLC0415  (slow to import)
 
     def place(array: np.ndarray) -> Array:
         return torch.from_numpy(np.ascontiguousarray(array))
 
     network = problem.network.convert(place, np.float32)
-    return Arithmetic(
-        network,
-        lambda array: place(cast_down(array, np.float32)),
-        lambda array: place(cast_up(array, np.float32)),
-        limit,
-    )
+    reference = problem.network.convert(place)
+    return Arithmetic(network, reference, place, torch.zeros(1), limit)
 
 
 def numpy_float32(problem: Problem, limit: int) -> Arithmetic:
-    """NumPy float32."""
+    """NumPy, coefficients in float32."""
     network = problem.network.convert(lambda array: array, np.float32)
-    return Arithmetic(
-        network, lambda array: cast_down(array, np.float32), lambda array: cast_up(array, np.float32), limit
-    )
-
-
-def evaluation_work(network: Network) -> int:
-    """Multiplications of one forward evaluation, roughly."""
-    work = 0
-    for node in network.nodes[1:]:
-        weight = getattr(node.op, "weight", None)
-        if isinstance(node.op, Conv):
-            work += int(np.prod(node.shape)) * int(np.prod(node.op.weight.shape[1:]))
-        elif isinstance(node.op, SparseLinear):
-            work += int(node.op.weight.nnz)
-        elif weight is not None:
-            work += int(np.size(weight))
-    return work
+    return Arithmetic(network, problem.network, np.asarray, np.zeros(1, np.float32), limit)
 
 
 def choose_arithmetic(problem: Problem, config: Config) -> Arithmetic:
     """Torch float32 for large convolutional networks, NumPy float64 for the rest."""
     network = problem.network
     convolutional = any(isinstance(n.op, Conv) for n in network.nodes)
-    if convolutional and evaluation_work(network) > TORCH_WORK:
+    if convolutional and network.work[network.output] > TORCH_WORK:
         return torch_float32(problem, config.max_coefficients * 4)
-    arithmetic = double_precision(problem)
-    return Arithmetic(arithmetic.network, arithmetic.lower, arithmetic.upper, config.max_coefficients)
+    return double_precision(problem, config.max_coefficients)
 
 
 def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:

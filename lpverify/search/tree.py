@@ -9,7 +9,6 @@ from lpverify.bounds.evaluate import Arithmetic, Batch
 from lpverify.bounds.propagate import Region
 from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Effort, Multipliers
-from lpverify.network import Network
 from lpverify.verdict import Leaf, PhaseSplit, Proof, ProofNode, Split
 
 
@@ -110,12 +109,12 @@ def make_batch(items: Sequence[Subproblem], arithmetic: Arithmetic) -> Batch:
         if all(k in s.known for s in items)
     }
     cases = np.array([s.case for s in items])
-    return Batch(cases, Region(box, known), _signs(items, arithmetic.network, box.lower))
+    return Batch(cases, Region(box, known), _signs(items, arithmetic))
 
 
-def _signs(items: Sequence[Subproblem], network: Network, like: Array) -> dict[int, Array]:
+def _signs(items: Sequence[Subproblem], arithmetic: Arithmetic) -> dict[int, Array]:
     """+1 and -1 at the split elements of each split value, `(B, *shape)`."""
-    xp = namespace(like)
+    network = arithmetic.network
     signs: dict[int, np.ndarray] = {}
     for i, item in enumerate(items):
         for split in item.phases:
@@ -123,10 +122,7 @@ def _signs(items: Sequence[Subproblem], network: Network, like: Array) -> dict[i
             if split.value not in signs:
                 signs[split.value] = np.zeros((len(items), int(np.prod(shape))))
             signs[split.value][i, split.element] = 1.0 if split.active else -1.0
-    return {
-        k: xp.asarray(v.reshape(-1, *network.nodes[k].shape), dtype=like.dtype, device=like.device)
-        for k, v in signs.items()
-    }
+    return {k: arithmetic.array(v.reshape(-1, *network.nodes[k].shape)) for k, v in signs.items()}
 
 
 def make_warm(

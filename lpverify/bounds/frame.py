@@ -1,0 +1,228 @@
+"""The frame of a batch of regions: boxes, a reference run, lines around it, and what rounding costs.
+
+All coefficients act on *deviations* from a reference run `c` of the network (a plain evaluation at the
+centre of the input box, in float64). For an affine value `z = W x + b` and rows `a`
+
+    a (z - c_z) = (a W) (x - c_x) + a d,    d = W c_x + b - c_z,
+
+where `d` is at the level of float64 rounding, and the error of the computed `a W` is multiplied by the
+*radius* of x around `c_x`, not by its magnitude: `|fl(a W) - a W| . |x - c_x| <= gamma |a| . (|W| r_x)`.
+The vector `|W| r_x` does not depend on the row; it is computed once and each row pays one dot product. So
+float32 coefficients give bounds nearly as tight as float64 ones, with every rounding error covered.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import prod
+
+from lpverify.interval import (
+    SUM_INFLATION,
+    Array,
+    Box,
+    dot_error,
+    namespace,
+    tiny,
+    to_double,
+    unit_roundoff,
+)
+from lpverify.network import Network
+from lpverify.ops.base import AffineOp, BilinearOp, Lines, Planes
+
+DOUBLE = 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class CentredLines:
+    """Lines around the reference: `f(z) - c_f >= slope (z - c_z) + gain` (lower), `<=` (upper).
+
+    Attributes:
+        lower_slope: `(B, 1 or R, *shape)`, in the type of the coefficients, like the others.
+        upper_slope: The same.
+        lower_gain: Value of the lower line at the reference minus the reference value.
+        upper_gain: The same for the upper line.
+        cost: `(B, 1, *shape)`: rows `a` lose at most `|a| . cost` to rounding in this step.
+    """
+
+    lower_slope: Array
+    upper_slope: Array
+    lower_gain: Array
+    upper_gain: Array
+    cost: Array
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Bounds of a batch of regions and all that backward passes over them need.
+
+    Attributes:
+        network: With weights in the type of the coefficients.
+        reference: The same network in float64.
+        boxes: For each value its boxes `(B, *shape)`, float64.
+        centres: The reference run, `(B, *shape)` float64.
+        costs: For each value `(B, *shape)` in the type of the coefficients, or None: no cost.
+        lines: For each elementwise node.
+        planes: For each bilinear node, `(B, *shape)`.
+        empty: `(B,)`: regions proven to contain no point; their other entries mean nothing.
+        like: Any array in the type of the coefficients.
+    """
+
+    network: Network
+    reference: Network
+    boxes: list[Box]
+    centres: list[Array]
+    costs: list[Array | None]
+    lines: dict[int, CentredLines]
+    planes: dict[int, Planes]
+    empty: Array
+    like: Array
+
+    def entry(self, i: int) -> "Frame":
+        """The frame of one region as a batch of one."""
+        one = slice(i, i + 1)
+        return Frame(
+            self.network,
+            self.reference,
+            [b.rows(one) for b in self.boxes],
+            [c[one] for c in self.centres],
+            [None if c is None else c[one] for c in self.costs],
+            {k: _rows(v, one) for k, v in self.lines.items()},
+            {k: _rows(v, one) for k, v in self.planes.items()},
+            self.empty[one],
+            self.like,
+        )
+
+    def coefficient_box(self, k: int) -> Box:
+        """The box of a value in the type of the coefficients, rounded outward."""
+        return outward(self.boxes[k], self.like)
+
+    def cast(self, array: Array) -> Array:
+        """Float64 numbers in the type of the coefficients, to nearest."""
+        return array if array.dtype == self.like.dtype else namespace(array).astype(array, self.like.dtype)
+
+
+def _rows(record: CentredLines | Planes, index: slice) -> CentredLines | Planes:  # type: ignore[return]
+    return type(record)(*(getattr(record, f.name)[index] for f in fields(record)))
+
+
+def outward(box: Box, like: Array) -> Box:
+    """A box in the type of `like` that contains a float64 box."""
+    if box.lower.dtype == like.dtype:
+        return box
+    return Box(-_up(-box.lower, like), _up(box.upper, like))
+
+
+def _up(array: Array, like: Array) -> Array:
+    xp = namespace(array)
+    cast = xp.astype(array, like.dtype)
+    return xp.where(xp.astype(cast, xp.float64) < array, xp.nextafter(cast, xp.full_like(cast, float("inf"))), cast)
+
+
+def radius(frame: Frame, k: int) -> Array:
+    """How far a value gets from its reference, float64, up to relative rounding."""
+    xp = namespace(frame.centres[k])
+    box, centre = frame.boxes[k], frame.centres[k]
+    return xp.maximum(box.upper - centre, centre - box.lower) + abs(centre) * DOUBLE
+
+
+def reference_value(frame: Frame, k: int) -> Array:
+    """The reference run's value `(B, *shape)`; any finite number serves, so undefined ones become 0."""
+    node = frame.reference.nodes[k]
+    assert node.op is not None
+    xp = namespace(frame.centres[0])
+    value = node.op.forward(*(frame.centres[i] for i in node.inputs))
+    value = xp.where(xp.isfinite(value), value, xp.zeros_like(value))
+    count = frame.centres[0].shape[0]
+    return value if value.shape[0] == count else xp.broadcast_to(value, (count, *value.shape[1:]))
+
+
+def rounding_cost(frame: Frame, k: int) -> Array | None:
+    """A vector `e` `(B, *shape)`: rows `a` on value `k` lose at most `|a| . e` to rounding there.
+
+    It covers the step through the value's op, additions of coefficients from several consumers, and the
+    rounded product with a line's slope before it; None where there is nothing to lose. Needs the boxes and
+    the reference of `k` and of its operands.
+    """
+    node = frame.network.nodes[k]
+    affine = isinstance(node.op, AffineOp) and not (node.op.terms == (0, 0) and node.op.offset is None)
+    several = frame.network.consumers[k] > 1 or k in frame.network.pre_activations
+    if not affine and not several and not isinstance(node.op, BilinearOp):
+        return None
+    deviation = frame.cast(radius(frame, k))
+    cost = deviation * ((frame.network.consumers[k] + 3) * unit_roundoff(deviation))
+    if affine:
+        cost = cost + _affine_cost(frame, k)
+    elif isinstance(node.op, BilinearOp):
+        cost = cost + _bilinear_cost(frame, k)
+    return cost * SUM_INFLATION + tiny(cost)
+
+
+def _affine_cost(frame: Frame, k: int) -> Array:
+    """`gamma |W| r` for the coefficients and float64 rounding of the reference."""
+    node, exact = frame.network.nodes[k], frame.reference.nodes[k].op
+    op = node.op
+    assert isinstance(op, AffineOp) and isinstance(exact, AffineOp)
+    radii = [frame.cast(radius(frame, i)) for i in node.inputs]
+    sizes = [frame.cast(abs(frame.centres[i])) for i in node.inputs]
+    relative = op.error_factors(frame.like, adjoint=True)[0]
+    small, offset_error, slack = exact.error_factors(frame.centres[k])
+    total = op.magnitude(*sizes)
+    if exact.offset is not None:
+        total = total + frame.cast(abs(exact.offset))
+    spread = op.magnitude(*radii) if radii else 0.0
+    error = relative * spread + (small + 4 * DOUBLE) * total + slack
+    return error if isinstance(offset_error, float) else error + frame.cast(offset_error)
+
+
+def _bilinear_cost(frame: Frame, k: int) -> Array:
+    """Rounding of the substituted coefficients, against magnitudes."""
+    node = frame.network.nodes[k]
+    assert isinstance(node.op, BilinearOp)
+    first, second = (frame.cast(frame.boxes[i].magnitude) for i in node.inputs)
+    unit = unit_roundoff(first)
+    return 4 * (node.op.terms + 8) * unit * node.op.magnitude(first, second)
+
+
+def centre_lines(frame: Frame, k: int, lines: Lines) -> CentredLines:
+    """Moves the lines of elementwise node `k`, arrays `(B, 1 or R, *shape)`, to the reference."""
+    xp = namespace(frame.like)
+    node = frame.network.nodes[k]
+    at, value = frame.centres[node.inputs[0]][:, None], frame.centres[k][:, None]
+    lower, low_size = _gain(lines.lower_slope, lines.lower_intercept, at, value)
+    upper, up_size = _gain(lines.upper_slope, lines.upper_intercept, at, value)
+    lower_gain, upper_gain = frame.cast(lower), frame.cast(upper)
+    size = xp.maximum(xp.abs(lower_gain), xp.abs(upper_gain))
+    total = frame.cast(xp.maximum(low_size, up_size) * (8 * DOUBLE))
+    unit = unit_roundoff(frame.like)
+    cost = size * (3 * dot_error(frame.like, prod(node.shape)) + 4 * unit) + total
+    if cost.shape[1] > 1:
+        cost = xp.max(cost, axis=1, keepdims=True)
+    consumed = frame.costs[k]
+    if consumed is not None:
+        cost = cost + consumed[:, None]
+    return CentredLines(
+        lines.lower_slope, lines.upper_slope, lower_gain, upper_gain, cost * SUM_INFLATION + tiny(frame.like)
+    )
+
+
+def _gain(slope: Array, intercept: Array | None, at: Array, value: Array) -> tuple[Array, Array]:
+    """`slope at + intercept - value` in float64, and the size of its terms."""
+    product = to_double(slope) * at
+    if intercept is None:
+        return product - value, abs(product) + abs(value)
+    intercept = to_double(intercept)
+    return product + intercept - value, abs(product) + abs(intercept) + abs(value)
+
+
+def first_frame(network: Network, reference: Network, box: Box, like: Array) -> Frame:
+    """The frame of the input value alone."""
+    xp = namespace(box.lower)
+    centre = 0.5 * box.lower + 0.5 * box.upper
+    empty = xp.zeros((box.lower.shape[0],), dtype=xp.bool, device=box.lower.device)
+    frame = Frame(network, reference, [box], [centre], [], {}, {}, empty, like)
+    frame.costs.append(rounding_cost(frame, 0))
+    return frame
+
+
+def boxes_of(frame: Frame, values: Sequence[int]) -> dict[int, Box]:
+    """The boxes of some values."""
+    return {k: frame.boxes[k] for k in values}

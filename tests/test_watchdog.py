@@ -1,0 +1,106 @@
+"""The watchdog against a main thread that is deep in C code, and against one that answers itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lpverify
+from lpverify.watchdog import process_start
+
+ENV = os.environ | {"PYTHONPATH": str(Path(lpverify.__file__).parent.parent)}
+PROGRAM = """
+import hashlib, time
+from lpverify.watchdog import Watchdog, process_start
+
+def conclude(number):
+    time.sleep({pause})
+    print("concluded", number, flush=True)
+    return 128 + number if number else 5
+
+dog = Watchdog({end}, conclude)
+dog.start()
+print("ready", flush=True)
+{work}
+dog.claim()
+print("main", flush=True)
+"""
+IN_C = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
+
+
+def start(end="time.monotonic() + 60", work=IN_C, pause=0):
+    code = PROGRAM.format(end=end, work=work, pause=pause)
+    return subprocess.Popen([sys.executable, "-c", code], env=ENV, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_reach_a_main_thread_in_c_code(number):
+    with start() as child:
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.2)
+        begin = time.monotonic()
+        child.send_signal(number)
+        assert child.communicate(timeout=20)[0] == f"concluded {int(number)}\n"
+    assert time.monotonic() - begin < 1.0
+    assert child.returncode == 128 + number
+
+
+def test_the_limit_ends_c_code():
+    with start(end="process_start() + 0.5") as child:
+        assert child.communicate(timeout=20)[0] == "ready\nconcluded 0\n"
+    assert child.returncode == 5
+
+
+def test_the_main_thread_waits_for_the_watchdog_that_came_first():
+    with start(end="time.monotonic()", work="time.sleep(0.2)", pause=0.6) as child:
+        assert child.communicate(timeout=20)[0] == "ready\nconcluded 0\n"
+
+
+def test_the_watchdog_leaves_a_main_thread_that_came_first_alone():
+    work = "dog.claim(); dog.claim = lambda: None; time.sleep(0.4)"
+    with start(end="time.monotonic() + 0.2", work=work) as child:
+        assert child.communicate(timeout=20)[0] == "ready\nmain\n"
+    assert child.returncode == 0
+
+
+def test_a_signal_ends_a_main_thread_that_answers_for_ever():
+    work = f"dog.claim(); print('answering', flush=True); {IN_C}"
+    with start(work=work) as child:
+        assert [child.stdout.readline() for _ in range(2)] == ["ready\n", "answering\n"]
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20)[0] == ""
+    assert child.returncode == 130
+
+
+def test_ignored_signals_stay_ignored():
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    program = code + PROGRAM.format(end="time.monotonic() + 60", work="time.sleep(0.5)", pause=0)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=ENV, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20)[0] == "main\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_the_start_of_a_process():
+    code = "import time; time.sleep(0.5); from lpverify.watchdog import process_start as s; "
+    code += "print(time.monotonic() - s())"
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
+    assert 0.5 <= float(done.stdout) <= time.monotonic() - begin + 0.02
+    assert process_start() <= time.monotonic()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_process_that_is_too_old_counts_from_the_import():
+    code = "import time, lpverify.watchdog as w; w.MOST_STARTUP_SECONDS = -1.0; "
+    code += "assert w.process_start() == w._IMPORTED"
+    assert subprocess.run([sys.executable, "-c", code], env=ENV).returncode == 0
