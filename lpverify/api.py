@@ -18,7 +18,7 @@ from lpverify.interval import Box
 from lpverify.io.onnx import Model, Signature, load_model
 from lpverify.io.results import Answer, answer_of
 from lpverify.io.vnnlib import read_query
-from lpverify.multipliers import Method
+from lpverify.multipliers import Effort, Method
 from lpverify.query import Number, Query
 from lpverify.verdict import Proof, Sat, Unsat, Witness
 from lpverify.verify import verify_query
@@ -368,7 +368,7 @@ def bounds(
         i = int(np.flatnonzero(~(low <= high))[0])
         raise InputError(f"lower end {low[i]} of input element {i} is above its upper end {high[i]}")
     box = Box(low[None], high[None])
-    found = propagate(model.network, Region(box), method, Config().max_coefficients)
+    found = propagate(model.network, Region(box), Effort(method), Config().max_coefficients)
     if bool(found.empty.any()):
         raise InternalError("a box that is not empty was found to be empty")
     return _bounds_result(model, found)

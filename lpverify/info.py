@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from lpverify.bounds.propagate import Region, propagate
 from lpverify.config import Config
 from lpverify.interval import Box
 from lpverify.io.onnx import Model, Signature
+from lpverify.multipliers import Effort, Method
 from lpverify.network import Network
 from lpverify.ops.base import ElementwiseOp
 from lpverify.problem import Problem, compile_problem
@@ -85,7 +86,8 @@ def _layers(problem: Problem, box: Box) -> list[dict[str, Any]]:
     """Per nonlinear node its size and how many elements are unstable under either method."""
     network, limit = problem.network, Config().max_coefficients
     region = Region(Box(box.lower[None], box.upper[None]))
-    found = {method: propagate(network, region, method, limit) for method in ("ibp", "crown")}
+    methods = get_args(Method)
+    found = {method: propagate(network, region, Effort(method), limit) for method in methods}
     return [
         {
             "value": k,

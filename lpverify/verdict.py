@@ -67,7 +67,7 @@ class ProofNode:
         parent: Index of the parent, -1 for the root of a case.
         case: Index of its case.
         split: What it adds to the parent.
-        effort: How its boxes were bounded.
+        effort: How its boxes were first bounded; later passes only start from those.
         clipped: Its children live in the box clipped by its own linear bounds.
         multipliers: Those of the bounds it was clipped with.
         leaf: Set when refuted.
@@ -77,7 +77,7 @@ class ProofNode:
     parent: int
     case: int
     split: Split | None
-    effort: Effort = field(default_factory=Effort)
+    effort: Effort | None = None
     clipped: bool = False
     multipliers: Multipliers | None = None
     leaf: Leaf | None = None

@@ -1,12 +1,13 @@
 """One query end to end: the ladder from cheap to complete, and its deadline."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, double_precision, evaluate, slices, to_numpy
 from lpverify.bounds.propagate import Region
+from lpverify.bounds.subproblem import Subproblem, inherit
 from lpverify.config import Config
 from lpverify.io.onnx import Model
 from lpverify.multipliers import Effort, Schedule
@@ -17,11 +18,13 @@ from lpverify.search.attack import AttackPlan, first_candidates, gradient_attack
 from lpverify.search.bab import Search
 from lpverify.search.branching import worst_row
 from lpverify.search.engines import choose_arithmetic, choose_engine
-from lpverify.search.tree import Subproblem, Tree
+from lpverify.search.tree import Tree
 from lpverify.verdict import Leaf, Progress, Proof, Sat, Timeout, Unsat, Verdict, Witness
 
 Report = Callable[[Progress], None]
 CANDIDATE_CASES = 64
+WORK_PER_SECOND = 2e9  # multiplications of a backward pass, roughly, on one core
+BOUND_SHARE = 0.1
 
 
 def verify_query(model: Model, query: Query, config: Config, report: Report = lambda progress: None) -> Verdict:
@@ -65,7 +68,8 @@ class _Ladder:
         if witness is not None:
             return Sat(witness, Progress(stage="candidate points"))
         cheap = double_precision(self.problem)
-        for stage, effort in (("interval bounds", Effort("ibp")), ("backward bounds", Effort("crown"))):
+        backward = Effort("crown", budget=self._budget())
+        for stage, effort in (("interval bounds", Effort("ibp")), ("backward bounds", backward)):
             arithmetic = cheap if effort.method == "ibp" else choose_arithmetic(self.problem, self.config)
             verdict = self._sweep(arithmetic, effort, stage)
             if verdict is not None:
@@ -78,6 +82,10 @@ class _Ladder:
     def _progress(self, stage: str) -> Progress:
         margin = min((r.margin for r in self.roots), default=float("inf"))
         return Progress(self.tree.closed, len(self.roots), margin, stage)
+
+    def _budget(self) -> float:
+        """Multiplications that one value's backward bounds may take: a share of the time left."""
+        return WORK_PER_SECOND * BOUND_SHARE * min(self.config.deadline.remaining, 1e6)
 
     def _points(self) -> Witness | None:
         for root in self.roots[:CANDIDATE_CASES]:
@@ -156,7 +164,7 @@ class _Ladder:
     def _refine_roots(self, arithmetic: Arithmetic) -> Verdict | None:
         """Backward boxes and optimised multipliers at each root, which its subproblems inherit."""
         remaining = []
-        effort = Effort("crown", Schedule(steps=20))
+        effort = Effort("crown", Schedule(steps=20), self._budget())
         for root in self.roots:
             if self.config.deadline.passed:
                 return Timeout(self._progress("alpha optimisation"))
@@ -170,12 +178,8 @@ class _Ladder:
             if evaluation.refuted[0]:
                 self.tree.close(root.node, Leaf(multipliers))
                 continue
-            network = arithmetic.network
-            boxes = evaluation.frame.boxes
-            known = {k: (boxes[k].lower[0], boxes[k].upper[0]) for k in network.pre_activations}
-            remaining.append(
-                Subproblem(root.node, root.case, root.lower, root.upper, known, warm=multipliers)
-            )
+            inherited = inherit(root, arithmetic.network, evaluation, 0)
+            remaining.append(replace(inherited, warm=multipliers))
         self.roots = remaining
         if not remaining:
             return Unsat(self.tree.proof(len(self.problem.cases)), self._progress("alpha optimisation"))

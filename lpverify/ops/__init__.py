@@ -2,6 +2,7 @@
 
 from lpverify.ops import (
     activations,
+    bilinear,
     convolution,
     elementary,
     linear,
@@ -22,6 +23,7 @@ __all__ = [
     "Op",
     "SelectionOp",
     "activations",
+    "bilinear",
     "convolution",
     "elementary",
     "linear",

@@ -187,7 +187,6 @@ class ElementwiseOp(Op):
         """Chain rule."""
         return (gradient * self.derivative(xs[0]),)
 
-
     def first_alpha(self, lines: Lines) -> Array:
         """The mix that adaptive lines have."""
         return namespace(lines.lower_slope).clip(lines.lower_slope, 0.0, 1.0)
@@ -206,7 +205,7 @@ class BilinearOp(Op):
 
     @abstractmethod
     def substitute(self, a: Array, planes: Planes) -> tuple[Array, Array]:
-        """Coefficients on the operands from those on the result `(B, R, *shape)`.
+        """Coefficients on the operands from those on the result `(B, R, *shape)`, planes `(B, *shape)`.
 
         Positive ones take the lower plane, negative ones the upper plane.
         """

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from lpverify.errors import UnsupportedError
-from lpverify.interval import Array, Box, namespace, round_down, round_up
+from lpverify.interval import (
+    Array,
+    Box,
+    gamma,
+    namespace,
+    round_down,
+    round_up,
+    sound_box,
+    tiny,
+    unit_roundoff,
+)
 from lpverify.ops.base import AffineOp, Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.shape import Transpose, broadcast_to, reshape_to
 
@@ -114,6 +124,19 @@ class Scale(AffineOp):
     def adjoint(self, a: Array) -> tuple[Array, ...]:
         return (self.weight * a,)
 
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """Products with the ends: signs of the values are kept, as centre and radius don't."""
+        xp, box = namespace(boxes[0].lower), boxes[0]
+        ends = self.weight * box.lower, self.weight * box.upper
+        lower, upper = xp.minimum(*ends), xp.maximum(*ends)
+        relative = (self.weight_error + 2 * unit_roundoff(lower)) * (1 + 2.0**-20)
+        slack = relative * xp.maximum(xp.abs(lower), xp.abs(upper)) + tiny(lower)
+        if self.offset is not None:
+            error = 0.0 if self.offset_error is None else self.offset_error
+            lower, upper = lower + self.offset, upper + self.offset
+            slack = slack + error + 2 * unit_roundoff(lower) * xp.maximum(xp.abs(lower), xp.abs(upper))
+        return sound_box(round_down(lower - slack), round_up(upper + slack))
+
     @property
     def terms(self) -> tuple[int, int]:
         return 1, 1
@@ -166,6 +189,16 @@ class Sum(AffineOp):
 
     def adjoint(self, a: Array) -> tuple[Array, ...]:
         return (namespace(a).broadcast_to(a, (a.shape[0], *self.input_shape)),)
+
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """Sums of the ends: those of one sign keep it, as centre and radius don't."""
+        lower, upper = boxes[0].lower, boxes[0].upper
+        xp = namespace(lower)
+        relative = gamma(self.terms[0] + 2, unit_roundoff(lower))
+        low, high = self.linear(lower), self.linear(upper)
+        down = low - relative * self.linear(xp.abs(lower))
+        up = high + relative * self.linear(xp.abs(upper))
+        return sound_box(xp.where(low > 0, round_down(down), down), xp.where(high < 0, round_up(up), up))
 
     @property
     def terms(self) -> tuple[int, int]:
@@ -243,18 +276,11 @@ def _gemm_product(node: OnnxNode, graph: GraphBuilder) -> int:
     return graph.add(dense_or_sparse(weight.T, None, constant.error), [value])
 
 
-@importer("MatMul", 1, 9, 13)
-def matmul(node: OnnxNode, graph: GraphBuilder) -> int:
-    """A product with a constant on one side."""
-    left, right = node.operand(0), node.operand(1)
-    if isinstance(right, Constant):
-        value, weight = node.value(0), right
-        if weight.array.ndim == 2:
-            return graph.add(dense_or_sparse(weight.array.T, None, weight.error), [value])
-        return _stacked(value, weight, False, graph)
-    if isinstance(left, Constant):
-        return _stacked(node.value(1), left, True, graph)
-    raise UnsupportedError("a product of two computed values is not supported yet")
+def multiply_matrix(value: int, constant: Constant, left: bool, graph: GraphBuilder) -> int:
+    """`constant @ value` with `left`, else `value @ constant`, by ONNX's rule for vectors and stacks."""
+    if not left and constant.array.ndim == 2:
+        return graph.add(dense_or_sparse(constant.array.T, None, constant.error), [value])
+    return _stacked(value, constant, left, graph)
 
 
 def _stacked(value: int, constant: Constant, left: bool, graph: GraphBuilder) -> int:
@@ -340,18 +366,8 @@ def multiply_constant(value: int, constant: Constant, graph: GraphBuilder) -> in
     return graph.add(Scale(weight, None, constant.error), [value])
 
 
-@importer("Mul", 7, 13, 14)
-def mul(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Product with a constant."""
-    if isinstance(node.operand(0), Constant):
-        return multiply_constant(node.value(1), node.constant(0), graph)
-    return multiply_constant(node.value(0), node.constant(1), graph)
-
-
-@importer("Div", 7, 13, 14)
-def div(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Quotient by a constant."""
-    divisor = node.constant(1)
+def divide_constant(value: int, divisor: Constant, graph: GraphBuilder) -> int:
+    """`value / divisor` with broadcasting."""
     array = np.asarray(divisor.array, np.float64)
     if not array.all():
         raise UnsupportedError("division by a constant zero")
@@ -360,7 +376,7 @@ def div(node: OnnxNode, graph: GraphBuilder) -> int:
     inverse = np.asarray(checked(1.0 / array))
     exact = bool((np.frexp(array)[0] == np.copysign(0.5, array)).all())  # powers of two
     error = 2 * divisor.error + (0.0 if exact else ROUNDING)
-    return multiply_constant(node.value(0), Constant(inverse, error), graph)
+    return multiply_constant(value, Constant(inverse, error), graph)
 
 
 @importer("BatchNormalization", 7, 9, 14, 15)

@@ -8,14 +8,15 @@ import numpy as np
 from lpverify.bounds.clip import clip
 from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, evaluate, to_numpy
 from lpverify.bounds.farkas import necessary
+from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch, make_warm
 from lpverify.config import Deadline
-from lpverify.interval import Array, Box, namespace
-from lpverify.multipliers import Effort, Multipliers
+from lpverify.interval import Box
+from lpverify.multipliers import Effort
 from lpverify.problem import Problem
 from lpverify.search.attack import Replay, try_points
 from lpverify.search.branching import Rule, all_linear, worst_row
 from lpverify.search.leaf import decide
-from lpverify.search.tree import Frontier, Subproblem, Tree, make_batch, make_warm
+from lpverify.search.tree import Frontier, Tree
 from lpverify.solvers.base import LpBackend
 from lpverify.verdict import (
     InputSplit,
@@ -165,39 +166,11 @@ class Search:
     def _children(
         self, item: Subproblem, split: Split, evaluation: Evaluation, i: int
     ) -> tuple[Subproblem, Subproblem]:
-        network = self.engine.arithmetic.network
-        boxes = evaluation.frame.boxes
-        known = {k: (boxes[k].lower[i], boxes[k].upper[i]) for k in network.pre_activations}
-        item = replace(item, known=known)
+        item = inherit(item, self.engine.arithmetic.network, evaluation, i)
         other: Split
         if isinstance(split, InputSplit):
             other = InputSplit(split.index, split.point, not split.upper)
         else:
             other = PhaseSplit(split.value, split.element, not split.active)
-        return self._child(item, split), self._child(item, other)
-
-    def _child(self, item: Subproblem, split: Split) -> Subproblem:
-        node = self.tree.child(item.node, split)
-        if isinstance(split, InputSplit):
-            lower, upper = item.lower.copy(), item.upper.copy()
-            (lower if split.upper else upper)[split.index] = split.point
-            return replace(item, node=node, lower=lower, upper=upper)
-        known = dict(item.known)
-        known[split.value] = clamp_phase(known[split.value], split)
-        return replace(item, node=node, known=known, phases=(*item.phases, split))
-
-
-def clamp_phase(ends: tuple[Array, Array], split: PhaseSplit) -> tuple[Array, Array]:
-    """The box of a value with one element restricted to its phase."""
-    lower, upper = ends
-    xp = namespace(lower)
-    flat_lower = xp.asarray(lower.reshape(-1), copy=True)
-    flat_upper = xp.asarray(upper.reshape(-1), copy=True)
-    if split.active:
-        flat_lower[split.element] = max(float(flat_lower[split.element]), 0.0)
-    else:
-        flat_upper[split.element] = min(float(flat_upper[split.element]), 0.0)
-    return flat_lower.reshape(lower.shape), flat_upper.reshape(upper.shape)
-
-
-__all__ = ["Engine", "Multipliers", "Search", "clamp_phase"]
+        first, second = (self.tree.child(item.node, s) for s in (split, other))
+        return child(item, first, split), child(item, second, other)

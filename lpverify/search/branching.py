@@ -8,7 +8,7 @@ from lpverify.bounds.evaluate import Evaluation, columns_of, to_numpy
 from lpverify.network import Network
 from lpverify.ops.piecewise import Relu
 from lpverify.problem import Problem
-from lpverify.search.tree import Subproblem
+from lpverify.bounds.subproblem import Subproblem
 from lpverify.verdict import InputSplit, PhaseSplit, Split
 
 Rule = Callable[[Problem, Subproblem, Evaluation, int], "Split | None"]

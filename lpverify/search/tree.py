@@ -1,40 +1,11 @@
 """The growing proof tree and the open subproblems."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from lpverify.bounds.evaluate import Arithmetic, Batch
-from lpverify.bounds.propagate import Region
-from lpverify.interval import Array, Box, namespace
+from lpverify.bounds.subproblem import Subproblem
 from lpverify.multipliers import Effort, Multipliers
-from lpverify.verdict import Leaf, PhaseSplit, Proof, ProofNode, Split
-
-
-@dataclass(frozen=True)
-class Subproblem:
-    """One open case of the search.
-
-    Attributes:
-        node: Its index in the proof tree.
-        case: Index of its case in the problem.
-        lower: Input box, float64 `(n,)`.
-        upper: The same.
-        known: Boxes of pre-activation values that hold here, without batch axis.
-        phases: Phase splits on the path.
-        margin: Best proven margin of an ancestor; positive would be refuted.
-        warm: Multipliers of the parent, without batch axis.
-    """
-
-    node: int
-    case: int
-    lower: np.ndarray
-    upper: np.ndarray
-    known: Mapping[int, tuple[Array, Array]] = field(default_factory=dict)
-    phases: tuple[PhaseSplit, ...] = ()
-    margin: float = float("-inf")
-    warm: Multipliers | None = None
+from lpverify.verdict import Leaf, Proof, ProofNode, Split
 
 
 @dataclass
@@ -53,7 +24,7 @@ class Tree:
     def bounded(self, node: int, effort: Effort, multipliers: Multipliers | None, clipped: bool) -> None:
         """Notes how a node was bounded and whether its children live in its clipped box."""
         entry = self.nodes[node]
-        entry.effort, entry.clipped = effort, clipped
+        entry.effort, entry.clipped = entry.effort or effort, clipped
         if self.record and clipped:
             entry.multipliers = multipliers
 
@@ -97,50 +68,3 @@ class Frontier:
     def margin(self) -> float:
         """The worst margin that is open."""
         return min((s.margin for s in self.items), default=float("inf"))
-
-
-def make_batch(items: Sequence[Subproblem], arithmetic: Arithmetic) -> Batch:
-    """Stacks subproblems."""
-    box = arithmetic.box(np.stack([s.lower for s in items]), np.stack([s.upper for s in items]))
-    xp = namespace(box.lower)
-    known = {
-        k: Box(xp.stack([s.known[k][0] for s in items]), xp.stack([s.known[k][1] for s in items]))
-        for k in items[0].known
-        if all(k in s.known for s in items)
-    }
-    cases = np.array([s.case for s in items])
-    return Batch(cases, Region(box, known), _signs(items, arithmetic))
-
-
-def _signs(items: Sequence[Subproblem], arithmetic: Arithmetic) -> dict[int, Array]:
-    """+1 and -1 at the split elements of each split value, `(B, *shape)`."""
-    network = arithmetic.network
-    signs: dict[int, np.ndarray] = {}
-    for i, item in enumerate(items):
-        for split in item.phases:
-            shape = network.nodes[split.value].shape
-            if split.value not in signs:
-                signs[split.value] = np.zeros((len(items), int(np.prod(shape))))
-            signs[split.value][i, split.element] = 1.0 if split.active else -1.0
-    return {k: arithmetic.array(v.reshape(-1, *network.nodes[k].shape)) for k, v in signs.items()}
-
-
-def make_warm(
-    items: Sequence[Subproblem], signs: Mapping[int, Array], rows: int, like: Array
-) -> Multipliers | None:
-    """Stacks the parents' multipliers where all have them with that many rows; new betas are zero."""
-    if any(s.warm is None or any(v.shape[0] != rows for v in s.warm.alpha.values()) for s in items):
-        return None
-    warms = [s.warm for s in items if s.warm is not None]
-    xp = namespace(like)
-    alpha = {k: xp.stack([w.alpha[k] for w in warms]) for k in warms[0].alpha}
-    beta = {}
-    for k, sign in signs.items():
-        zero = xp.zeros((rows, *sign.shape[1:]), dtype=like.dtype, device=like.device)
-        beta[k] = xp.stack([w.beta.get(k, zero) for w in warms])
-    return Multipliers(alpha, beta)
-
-
-def with_warm(item: Subproblem, warm: Multipliers | None) -> Subproblem:
-    """The subproblem with other starting multipliers."""
-    return replace(item, warm=warm)

@@ -16,12 +16,13 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from lpverify.bounds.linear import backward
+from lpverify.bounds.linear import backward, centre_value
 from lpverify.bounds.propagate import Region, propagate
 from lpverify.errors import UnsupportedError
 from lpverify.interval import Box
 from lpverify.io.folding import ARITHMETIC, MOVES
 from lpverify.io.onnx import Model, import_model
+from lpverify.multipliers import Effort
 from lpverify.network import Network
 from lpverify.ops import REGISTRY
 
@@ -130,15 +131,16 @@ def _check_sound(network: Network, x: np.ndarray, rng: np.random.Generator) -> N
     lower, upper = x - radius, x + radius
     values = _exact(network, _samples(lower, upper, rng))
     box = Box(lower[None], upper[None])
-    bounds = propagate(network, Region(box), "ibp", 2**20)
-    result = bounds.boxes[network.output]
-    assert (result.lower <= values).all()
-    assert (values <= result.upper).all()
+    frame = propagate(network, Region(box), Effort("ibp"), 2**20)
+    result = frame.boxes[network.output]
+    assert not np.isnan(values).all()  # part of a box may be outside of a function's domain
+    assert not ((result.lower > values) | (values > result.upper)).any()
     chosen = rng.permutation(values.shape[1])[:MOST_ROWS]
     unit = (chosen[:, None] == np.arange(values.shape[1])).astype(np.float64)[None]
     for sign in (1.0, -1.0):
-        linear = backward(network, network.output, sign * unit, bounds.costs, bounds.lines)
-        assert (linear.concretize(box)[0] <= sign * values[:, chosen]).all()
+        at_centre = centre_value(sign * unit, frame.centres[network.output])
+        linear = backward(frame, network.output, sign * unit, at_centre)
+        assert not (linear.concretize(box)[0] > sign * values[:, chosen]).any()
 
 
 @cache
@@ -157,7 +159,8 @@ def _outcome(name: str) -> str:
     try:
         for model, x in _imported(test):
             _check_value(name, model, x, outputs)
-            _check_sound(model.network, x, rng)
+            with np.errstate(all="ignore"):  # bounds may be infinite
+                _check_sound(model.network, x, rng)
     except UnsupportedError as error:
         return "unsupported: " + str(error).rpartition(": ")[2]
     return "passed"

@@ -1,0 +1,130 @@
+"""Re-checks evidence without any search code or solver.
+
+A proof is walked from its roots: every region is rebuilt from the splits alone, bounded again in NumPy
+float64 with all rounding covered, and every leaf must be refuted by what was recorded for it. Nothing that
+the search computed is taken over except splits, effort levels and multipliers, none of which can make a
+bound wrong.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lpverify.bounds.clip import clip
+from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, double_precision, evaluate, to_numpy
+from lpverify.bounds.farkas import alternatives, combination_bound, necessary
+from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch
+from lpverify.interval import Array, Box
+from lpverify.multipliers import Effort, Multipliers
+from lpverify.problem import Problem
+from lpverify.verdict import Leaf, Proof, ProofNode, covers
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        leaves: Leaves that were recomputed.
+        failures: One line for each that did not hold; empty means that the proof is valid.
+    """
+
+    leaves: int
+    failures: tuple[str, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether everything held."""
+        return not self.failures
+
+
+def check_proof(problem: Problem, proof: Proof) -> CheckReport:
+    """Recomputes every leaf of a recorded proof.
+
+    Raises:
+        ValueError: The proof was made without recording.
+    """
+    if not proof.recorded:
+        raise ValueError("the proof was not recorded; verify with record_proof=True")
+    if proof.cases != len(problem.cases):
+        return CheckReport(0, (f"the proof has {proof.cases} cases, the problem {len(problem.cases)}",))
+    return _Checker(problem, proof).run()
+
+
+class _Checker:
+    def __init__(self, problem: Problem, proof: Proof) -> None:
+        self.problem, self.proof = problem, proof
+        self.arithmetic: Arithmetic = double_precision(problem)
+        self.failures: list[str] = []
+        self.leaves = 0
+
+    def run(self) -> CheckReport:
+        roots = [k for k, node in enumerate(self.proof.nodes) if node.parent < 0]
+        missing = set(range(len(self.problem.cases))) - {self.proof.nodes[k].case for k in roots}
+        self.failures += [f"case {case} has no proof" for case in sorted(missing)]
+        stack = []
+        for k in roots:
+            box = self.problem.cases[self.proof.nodes[k].case].box
+            stack.append(Subproblem(k, self.proof.nodes[k].case, box.lower, box.upper))
+        while stack:
+            stack.extend(self._visit(stack.pop()))
+        return CheckReport(self.leaves, tuple(self.failures))
+
+    def _visit(self, item: Subproblem) -> list[Subproblem]:
+        """Bounds one node again; checks it if it is a leaf, else returns its children."""
+        node = self.proof.nodes[item.node]
+        batch = make_batch([item], self.arithmetic)
+        multipliers = node.leaf.multipliers if node.leaf is not None else node.multipliers
+        effort = replace(node.effort or Effort(), schedule=None)
+        evaluation = evaluate(self.problem, self.arithmetic, batch, effort, admissible(multipliers))
+        if node.leaf is not None:
+            self.leaves += 1
+            if not self._holds(item, node.leaf, batch, evaluation):
+                self.failures.append(f"leaf {item.node} is not refuted")
+            return []
+        splits = [self.proof.nodes[c].split for c in node.children]
+        if not covers(splits):
+            self.failures.append(f"the children of node {item.node} leave something out")
+            return []
+        return self._children(item, node, batch, evaluation)
+
+    def _children(
+        self, item: Subproblem, node: ProofNode, batch: Batch, evaluation: Evaluation
+    ) -> list[Subproblem]:
+        box = Box(item.lower[None], item.upper[None])
+        if node.clipped:
+            box = clip(self.problem, batch.cases, evaluation, box)
+        item = replace(item, lower=box.lower[0], upper=box.upper[0])
+        item = inherit(item, self.arithmetic.network, evaluation, 0)
+        children = []
+        for k in node.children:
+            split = self.proof.nodes[k].split
+            assert split is not None
+            children.append(child(item, k, split))
+        return children
+
+    def _holds(self, item: Subproblem, leaf: Leaf, batch: Batch, evaluation: Evaluation) -> bool:
+        if leaf.combinations is None:
+            return bool(evaluation.refuted[0])
+        conditions = necessary(self.problem, self.arithmetic, batch, evaluation, item.phases, 0)
+        wanted = alternatives(self.problem, item.case, len(leaf.combinations))
+        if wanted is None or sorted(wanted) != sorted(c.atoms for c in leaf.combinations):
+            return False
+        return all(
+            len(c.weights) == len(c.atoms)
+            and len(c.phases) == len(item.phases)
+            and combination_bound(conditions, c) > 0
+            for c in leaf.combinations
+        )
+
+
+def admissible(multipliers: Multipliers | None) -> Multipliers | None:
+    """Recorded multipliers as a batch of one in float64, forced into their admissible ranges."""
+    if multipliers is None:
+        return None
+
+    def wide(array: Array) -> np.ndarray:
+        return np.nan_to_num(to_numpy(array).astype(np.float64))[None]
+
+    alpha = {k: np.clip(wide(v), 0.0, 1.0) for k, v in multipliers.alpha.items()}
+    return Multipliers(alpha, {k: np.clip(wide(v), 0.0, None) for k, v in multipliers.beta.items()})
