@@ -114,7 +114,7 @@ class Problem:
 
 
 def compile_problem(network: Network, query: Query) -> Problem:
-    """Builds the Problem.
+    """Builds the Problem, its network simplified.
 
     Raises:
         InputError: Sizes of query and network differ, or an input has no bound.
@@ -128,7 +128,7 @@ def compile_problem(network: Network, query: Query) -> Problem:
     table = _Forms(query.inputs)
     drafts = list(_split_cases(query.formula, query.inputs))
     cases, notes = _merge_cases(drafts, table, query)
-    return Problem(_append_forms(network, table, query), cases, query, notes)
+    return Problem(simplify(_append_forms(network, table, query)), cases, query, notes)
 
 
 class _Forms:

@@ -3,6 +3,7 @@
 from lpverify.ops import (
     activations,
     bilinear,
+    composite,
     convolution,
     elementary,
     linear,
@@ -24,6 +25,7 @@ __all__ = [
     "SelectionOp",
     "activations",
     "bilinear",
+    "composite",
     "convolution",
     "elementary",
     "linear",

@@ -23,7 +23,8 @@ def erf(x: Array) -> Array:
         return namespace(x).erf(x)
     from scipy import special  # noqa: PLC0415  (rarely needed, slow to import)
 
-    return special.erf(np.asarray(x, np.float64) if x.dtype == np.longdouble else x)
+    result: Array = special.erf(x if x.dtype == np.float32 else np.asarray(x, np.float64))
+    return result
 
 
 def logistic(x: Array) -> Array:

@@ -1,6 +1,6 @@
 """Products of two computed values, elementwise and of matrices.
 
-On a box `(x - xl)(y - yl) >= 0` and `(xu - x)(yu - y) >= 0`, so with any `mix` in [0, 1] a plane below `x y` is
+On a box `(x - xl)(y - yl) >= 0` and `(xu - x)(yu - y) >= 0`, so with any `mix` in [0, 1] this is below `x y`:
 
     mix (yl x + xl y - xl yl) + (1 - mix) (yu x + xu y - xu yu)
 
@@ -272,7 +272,7 @@ def matrix_product(first: int, second: int, graph: GraphBuilder) -> int:
     lead = np.broadcast_shapes(left[:-2], right[:-2])
     first = broadcast_to(first, (*lead, *left[-2:]), graph)
     second = broadcast_to(second, (*lead, *right[-2:]), graph)
-    result = graph.add(MatMulValues((*left[-2:], right[-1])), [first, second])
+    result = graph.add(MatMulValues((left[-2], left[-1], right[-1])), [first, second])
     shape = [*lead, *([] if vectors[0] else [left[-2]]), *([] if vectors[1] else [right[-1]])]
     return reshape_to(result, shape, graph)
 

@@ -12,6 +12,8 @@ from lpverify.interval import (
     Box,
     gamma,
     namespace,
+    negative_part,
+    positive_part,
     round_down,
     round_up,
     sound_box,
@@ -125,17 +127,20 @@ class Scale(AffineOp):
         return (self.weight * a,)
 
     def interval(self, *boxes: Box) -> tuple[Array, Array]:
-        """Products with the ends: signs of the values are kept, as centre and radius don't."""
-        xp, box = namespace(boxes[0].lower), boxes[0]
-        ends = self.weight * box.lower, self.weight * box.upper
-        lower, upper = xp.minimum(*ends), xp.maximum(*ends)
-        relative = (self.weight_error + 2 * unit_roundoff(lower)) * (1 + 2.0**-20)
-        slack = relative * xp.maximum(xp.abs(lower), xp.abs(upper)) + tiny(lower)
+        """Products with the ends, which keep their signs, as centre and radius do not."""
+        xp, w, x, y = namespace(boxes[0].lower), self.weight, boxes[0].lower, boxes[0].upper
+        low, high = xp.minimum(w * x, w * y), xp.maximum(w * x, w * y)
+        relative, slack = self.weight_error + 4 * unit_roundoff(low), tiny(low)
+        down, up = low - relative * xp.abs(low) - slack, high + relative * xp.abs(high) + slack
+        down = xp.where(((w >= 0) & (x >= 0)) | ((w <= 0) & (y <= 0)), positive_part(down), down)
+        up = xp.where(((w >= 0) & (y <= 0)) | ((w <= 0) & (x >= 0)), negative_part(up), up)
         if self.offset is not None:
             error = 0.0 if self.offset_error is None else self.offset_error
-            lower, upper = lower + self.offset, upper + self.offset
-            slack = slack + error + 2 * unit_roundoff(lower) * xp.maximum(xp.abs(lower), xp.abs(upper))
-        return sound_box(round_down(lower - slack), round_up(upper + slack))
+            down, up = (
+                round_down(round_down(down + self.offset) - error),
+                round_up(round_up(up + self.offset) + error),
+            )
+        return sound_box(down, up)
 
     @property
     def terms(self) -> tuple[int, int]:
@@ -195,10 +200,8 @@ class Sum(AffineOp):
         lower, upper = boxes[0].lower, boxes[0].upper
         xp = namespace(lower)
         relative = gamma(self.terms[0] + 2, unit_roundoff(lower))
-        low, high = self.linear(lower), self.linear(upper)
-        down = low - relative * self.linear(xp.abs(lower))
-        up = high + relative * self.linear(xp.abs(upper))
-        return sound_box(xp.where(low > 0, round_down(down), down), xp.where(high < 0, round_up(up), up))
+        down = self.linear(lower) - relative * self.linear(xp.abs(lower))
+        return sound_box(down, self.linear(upper) + relative * self.linear(xp.abs(upper)))
 
     @property
     def terms(self) -> tuple[int, int]:

@@ -49,7 +49,8 @@ class Relu(ElementwiseOp):
         active = xp.where(low >= 0, one, zero)
         slope = xp.where(unstable, xp.minimum(high / width, one), active)
         # The chord with a rounded slope is above relu if it is so at both ends, 0 at low, high at high.
-        lift = xp.maximum(-slope * low, (1 - slope) * high)  # 1 - slope is exact or above 1/2: no cancellation
+        # Where 1 - slope is not exact, it is above 1/2: nothing cancels.
+        lift = xp.maximum(-slope * low, (1 - slope) * high)
         lift = round_up(lift * (1 + 4 * unit_roundoff(lift)) + 2 * tiny(lift))
         mixed = xp.where(high > -low, one, zero) if alpha is None else alpha
         return Lines(xp.where(unstable, mixed, active), None, slope, xp.where(unstable, lift, zero))

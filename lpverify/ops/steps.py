@@ -109,12 +109,11 @@ class _Side:
     def intercept(self, slope: Array) -> Array:
         """The least or largest of `height - slope x` over the corners, rounded outward."""
         xp = namespace(slope)
-        best = None
+        best = xp.full_like(slope, inf)
         for x, height in self.corners:
             product = slope * x
             slack = 4 * unit_roundoff(x) * (xp.abs(height) + xp.abs(product)) + tiny(x)
-            value = self.sign * (height - product) - slack
-            best = value if best is None else xp.minimum(best, value)
+            best = xp.minimum(best, self.sign * (height - product) - slack)
         return self.sign * best
 
 

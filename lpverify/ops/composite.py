@@ -1,0 +1,237 @@
+"""Softmax, normalisations and nonlinear reductions, as graphs of simpler ops that are equal over the reals."""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
+from lpverify.ops.bilinear import product
+from lpverify.ops.elementary import Exp, InverseSqrt, Log, Reciprocal, Sqrt, Square
+from lpverify.ops.linear import ROUNDING, Combine, Sum, align, multiply_constant, shift
+from lpverify.ops.piecewise import Relu
+from lpverify.ops.reduce import reduction_axes
+from lpverify.ops.shape import Concat, Transpose, broadcast_to, reshape_to, take_range
+
+MOST_PAIRS = 64  # longest softmax that is written with all differences of its operands
+
+
+def total(value: int, axes: Sequence[int], graph: GraphBuilder) -> int:
+    """Sum over axes, which keep length 1."""
+    return graph.add(Sum(tuple(axes), graph.shape(value)), [value]) if axes else value
+
+
+def average(value: int, axes: Sequence[int], graph: GraphBuilder) -> int:
+    """Mean over axes, which keep length 1."""
+    count = prod(graph.shape(value)[a] for a in axes)
+    return multiply_constant(total(value, axes, graph), Constant(np.asarray(1.0 / count), ROUNDING), graph)
+
+
+def _plus(value: int, number: float, graph: GraphBuilder) -> int:
+    return graph.add(shift(np.asarray(number), 0.0), [value])
+
+
+def _minus(first: int, second: int, graph: GraphBuilder) -> int:
+    """`first - second`, the second broadcast."""
+    return graph.add(Combine((1, -1)), [first, broadcast_to(second, graph.shape(first), graph)])
+
+
+def _differences(value: int, graph: GraphBuilder) -> int:
+    """`x_j - x_i` for all j other than i along the last axis: `(..., i, n - 1)`."""
+    *lead, n = graph.shape(value)
+    square = (*lead, n, n)
+    columns = broadcast_to(reshape_to(value, (*lead, 1, n), graph), square, graph)
+    rows = broadcast_to(reshape_to(value, (*lead, n, 1), graph), square, graph)
+    flat = reshape_to(graph.add(Combine((1, -1)), [columns, rows]), (*lead, n * n), graph)
+    # Without the first element the diagonal is the last column of an (n - 1, n + 1) matrix.
+    flat = take_range(flat, len(lead), range(1, n * n), graph)
+    flat = reshape_to(flat, (*lead, n - 1, n + 1), graph)
+    return reshape_to(take_range(flat, len(lead) + 1, range(n), graph), (*lead, n, n - 1), graph)
+
+
+def _shares(value: int, graph: GraphBuilder) -> int:
+    """`1 / softmax_i = 1 + sum over j != i of exp(x_j - x_i)` along the last axis."""
+    exponentials = graph.add(Exp(), [_differences(value, graph)])
+    sums = total(exponentials, [len(graph.shape(exponentials)) - 1], graph)
+    return reshape_to(_plus(sums, 1.0, graph), graph.shape(value), graph)
+
+
+def _centred_exponentials(value: int, axes: Sequence[int], graph: GraphBuilder) -> tuple[int, int]:
+    """The mean m and `exp(x - m)`: neither overflows while the values are within 700 of each other."""
+    mean = average(value, axes, graph)
+    return mean, graph.add(Exp(), [_minus(value, mean, graph)])
+
+
+def softmax(value: int, graph: GraphBuilder) -> int:
+    """Along the last axis."""
+    shape = graph.shape(value)
+    if shape[-1] == 1:
+        return graph.constant(Constant(np.ones(shape)), shape)
+    if shape[-1] <= MOST_PAIRS:
+        return graph.add(Reciprocal(), [_shares(value, graph)])
+    axis = [len(shape) - 1]
+    _, exponentials = _centred_exponentials(value, axis, graph)
+    return product(exponentials, graph.add(Reciprocal(), [total(exponentials, axis, graph)]), graph)
+
+
+def log_softmax(value: int, graph: GraphBuilder) -> int:
+    """Along the last axis."""
+    shape = graph.shape(value)
+    if shape[-1] == 1:
+        return graph.constant(Constant(np.zeros(shape)), shape)
+    if shape[-1] <= MOST_PAIRS:
+        return graph.add(Combine((-1,)), [graph.add(Log(), [_shares(value, graph)])])
+    return _minus(value, log_sum_exp(value, [len(shape) - 1], graph), graph)
+
+
+def log_sum_exp(value: int, axes: Sequence[int], graph: GraphBuilder) -> int:
+    """`m + log sum exp(x - m)` with the mean m."""
+    mean, exponentials = _centred_exponentials(value, axes, graph)
+    return graph.add(Combine((1, 1)), [mean, graph.add(Log(), [total(exponentials, axes, graph)])])
+
+
+def _along(node: OnnxNode, graph: GraphBuilder, log: bool) -> int:
+    """Brings the axis (all axes from it on, before version 13) to the end and back."""
+    function = log_softmax if log else softmax
+    value, shape = node.value(), graph.shape(node.value())
+    if node.version < 13:
+        axis = node.attribute("axis", 1)
+        axis = axis + len(shape) if axis < 0 else axis
+        flat = reshape_to(value, (prod(shape[:axis]), prod(shape[axis:])), graph)
+        return reshape_to(function(flat, graph), shape, graph)
+    axis = node.attribute("axis", -1) % len(shape)
+    if axis == len(shape) - 1:
+        return function(value, graph)
+    order = list(range(len(shape)))
+    order[axis], order[-1] = order[-1], order[axis]
+    turned = graph.add(Transpose(tuple(order)), [value])
+    return graph.add(Transpose(tuple(order)), [function(turned, graph)])
+
+
+@importer("Softmax", 1, 11, 13)
+def softmax_(node: OnnxNode, graph: GraphBuilder) -> int:
+    """`exp(x_i) / sum exp(x_j)`."""
+    return _along(node, graph, False)
+
+
+@importer("LogSoftmax", 1, 11, 13)
+def log_softmax_(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Logarithm of softmax."""
+    return _along(node, graph, True)
+
+
+def normalised(value: int, axes: Sequence[int], node: OnnxNode, graph: GraphBuilder, centred: bool) -> int:
+    """`d / sqrt(mean d^2 + epsilon)`; d is the value, minus its mean if `centred`."""
+    if centred:
+        value = _minus(value, average(value, axes, graph), graph)
+    epsilon = float(np.float32(node.attribute("epsilon", 1e-5)))
+    power = _plus(average(graph.add(Square(), [value]), axes, graph), epsilon, graph)
+    return product(value, graph.add(InverseSqrt(), [power]), graph)
+
+
+def _scaled(value: int, node: OnnxNode, graph: GraphBuilder, shape: tuple[int, ...] | None = None) -> int:
+    """Constant factor (operand 1) and offset (operand 2), brought to `shape`."""
+    scale, bias = node.constant(1), node.optional(2)
+    array = scale.array if shape is None else scale.array.reshape(shape)
+    value = multiply_constant(value, Constant(array, scale.error), graph)
+    if bias is None:
+        return value
+    array = np.asarray(bias.array if shape is None else bias.array.reshape(shape), np.float64)
+    return graph.add(shift(array, bias.error), [align(value, array.shape, graph)])
+
+
+def _from_axis(node: OnnxNode, graph: GraphBuilder) -> list[int]:
+    rank = len(graph.shape(node.value()))
+    return list(range(node.attribute("axis", -1) % rank, rank))
+
+
+@importer("LayerNormalization", 17)
+def layer_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Mean and variance over all axes from `axis` on; only the first output."""
+    return _scaled(normalised(node.value(), _from_axis(node, graph), node, graph, True), node, graph)
+
+
+@importer("RMSNormalization", 23)
+def rms_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Mean square over all axes from `axis` on."""
+    return _scaled(normalised(node.value(), _from_axis(node, graph), node, graph, False), node, graph)
+
+
+@importer("InstanceNormalization", 6, 22)
+def instance_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Mean and variance over the spatial axes of each channel."""
+    shape = graph.shape(node.value())
+    value = normalised(node.value(), range(2, len(shape)), node, graph, True)
+    return _scaled(value, node, graph, (shape[1],) + (1,) * (len(shape) - 2))
+
+
+@importer("GroupNormalization", 21)
+def group_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Mean and variance over groups of channels and the spatial axes."""
+    shape = graph.shape(node.value())
+    count = node.attribute("num_groups")
+    groups = reshape_to(node.value(), (shape[0], count, prod(shape[1:]) // count), graph)
+    value = reshape_to(normalised(groups, [2], node, graph, True), shape, graph)
+    return _scaled(value, node, graph, (shape[1],) + (1,) * (len(shape) - 2))
+
+
+def _reduced(node: OnnxNode, graph: GraphBuilder, value: int) -> int:
+    """Drops the reduced axes, of length 1 now, unless they are to be kept."""
+    axes, keep = reduction_axes(node, graph)
+    if keep:
+        return value
+    return reshape_to(value, [n for i, n in enumerate(graph.shape(value)) if i not in axes], graph)
+
+
+def _sum_of(node: OnnxNode, graph: GraphBuilder, value: int) -> int:
+    return total(value, reduction_axes(node, graph)[0], graph)
+
+
+@importer("ReduceL1", 1, 11, 13, 18)
+def reduce_l1(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Sum of magnitudes, `|x| = 2 relu(x) - x`."""
+    rectified = graph.add(Relu(), [node.value()])
+    twice = multiply_constant(rectified, Constant(np.asarray(2.0)), graph)
+    return _reduced(node, graph, _sum_of(node, graph, _minus(twice, node.value(), graph)))
+
+
+@importer("ReduceSumSquare", 1, 11, 13, 18)
+def reduce_sum_square(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Sum of squares."""
+    return _reduced(node, graph, _sum_of(node, graph, graph.add(Square(), [node.value()])))
+
+
+@importer("ReduceL2", 1, 11, 13, 18)
+def reduce_l2(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Root of the sum of squares."""
+    squares = _sum_of(node, graph, graph.add(Square(), [node.value()]))
+    return _reduced(node, graph, graph.add(Sqrt(), [squares]))
+
+
+@importer("ReduceLogSum", 1, 11, 13, 18)
+def reduce_log_sum(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Logarithm of the sum."""
+    return _reduced(node, graph, graph.add(Log(), [_sum_of(node, graph, node.value())]))
+
+
+@importer("ReduceLogSumExp", 1, 11, 13, 18)
+def reduce_log_sum_exp(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Logarithm of the sum of exponentials."""
+    axes = reduction_axes(node, graph)[0]
+    if not axes:
+        return node.value()
+    return _reduced(node, graph, log_sum_exp(node.value(), axes, graph))
+
+
+@importer("ReduceProd", 1, 11, 13, 18)
+def reduce_prod(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Product, halves times halves."""
+    value = node.value()
+    for axis in reduction_axes(node, graph)[0]:
+        while (size := graph.shape(value)[axis]) > 1:
+            half = size // 2
+            parts = [take_range(value, axis, range(i * half, (i + 1) * half), graph) for i in (0, 1)]
+            rest = take_range(value, axis, range(size - 1, size), graph) if size % 2 else None
+            value = product(*parts, graph)
+            value = value if rest is None else graph.add(Concat(axis, (half, 1)), [value, rest])
+    return _reduced(node, graph, value)
