@@ -28,6 +28,7 @@ from lpverify.query import (
     less,
     negate,
 )
+from lpverify.simplify import simplify
 
 MAX_CASES = 1_000_000
 

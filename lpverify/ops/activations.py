@@ -23,8 +23,8 @@ def erf(x: Array) -> Array:
         return namespace(x).erf(x)
     from scipy import special  # noqa: PLC0415  (rarely needed, slow to import)
 
-    result: Array = special.erf(x if x.dtype == np.float32 else np.asarray(x, np.float64))
-    return result
+    wide: Array = x if x.dtype == np.float32 else np.asarray(x, np.float64)
+    return special.erf(wide)
 
 
 def logistic(x: Array) -> Array:
@@ -366,7 +366,7 @@ def selu(node: OnnxNode, graph: GraphBuilder) -> int:
     return graph.add(ExponentialLinear(alpha * gamma, 1.0, gamma), [node.value()])
 
 
-@importer("Celu", 12)
+@importer("Celu", 12, 28)
 def celu(node: OnnxNode, graph: GraphBuilder) -> int:
     """`alpha (e^(x / alpha) - 1)` left of zero."""
     alpha = _number(node, "alpha", 1.0)

@@ -1,10 +1,11 @@
-"""Softmax, normalisations and nonlinear reductions, as graphs of simpler ops that are equal over the reals."""
+"""Softmax, normalisations and nonlinear reductions: graphs of simpler ops that are equal over the reals."""
 
 from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
+from lpverify.errors import UnsupportedError
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.bilinear import product
 from lpverify.ops.elementary import Exp, InverseSqrt, Log, Reciprocal, Sqrt, Square
@@ -120,13 +121,20 @@ def log_softmax_(node: OnnxNode, graph: GraphBuilder) -> int:
     return _along(node, graph, True)
 
 
-def normalised(value: int, axes: Sequence[int], node: OnnxNode, graph: GraphBuilder, centred: bool) -> int:
-    """`d / sqrt(mean d^2 + epsilon)`; d is the value, minus its mean if `centred`."""
-    if centred:
-        value = _minus(value, average(value, axes, graph), graph)
+def normalised(value: int, axes: Sequence[int], node: OnnxNode, graph: GraphBuilder) -> tuple[int, int]:
+    """`d / sqrt(mean d^2 + epsilon)` of a value d, and the factor on d."""
     epsilon = float(np.float32(node.attribute("epsilon", 1e-5)))
     power = _plus(average(graph.add(Square(), [value]), axes, graph), epsilon, graph)
-    return product(value, graph.add(InverseSqrt(), [power]), graph)
+    factor = graph.add(InverseSqrt(), [power])
+    return product(value, factor, graph), factor
+
+
+def standardised(
+    value: int, axes: Sequence[int], node: OnnxNode, graph: GraphBuilder
+) -> tuple[int, int, int]:
+    """The same of a value minus its mean; and the mean and the factor."""
+    mean = average(value, axes, graph)
+    return *normalised(_minus(value, mean, graph), axes, node, graph), mean
 
 
 def _scaled(value: int, node: OnnxNode, graph: GraphBuilder, shape: tuple[int, ...] | None = None) -> int:
@@ -146,22 +154,23 @@ def _from_axis(node: OnnxNode, graph: GraphBuilder) -> list[int]:
 
 
 @importer("LayerNormalization", 17)
-def layer_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Mean and variance over all axes from `axis` on; only the first output."""
-    return _scaled(normalised(node.value(), _from_axis(node, graph), node, graph, True), node, graph)
+def layer_normalization(node: OnnxNode, graph: GraphBuilder) -> list[int]:
+    """Mean and variance over all axes from `axis` on."""
+    value, factor, mean = standardised(node.value(), _from_axis(node, graph), node, graph)
+    return [_scaled(value, node, graph), mean, factor]
 
 
 @importer("RMSNormalization", 23)
 def rms_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
     """Mean square over all axes from `axis` on."""
-    return _scaled(normalised(node.value(), _from_axis(node, graph), node, graph, False), node, graph)
+    return _scaled(normalised(node.value(), _from_axis(node, graph), node, graph)[0], node, graph)
 
 
 @importer("InstanceNormalization", 6, 22)
 def instance_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
     """Mean and variance over the spatial axes of each channel."""
     shape = graph.shape(node.value())
-    value = normalised(node.value(), range(2, len(shape)), node, graph, True)
+    value = standardised(node.value(), range(2, len(shape)), node, graph)[0]
     return _scaled(value, node, graph, (shape[1],) + (1,) * (len(shape) - 2))
 
 
@@ -171,7 +180,7 @@ def group_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
     shape = graph.shape(node.value())
     count = node.attribute("num_groups")
     groups = reshape_to(node.value(), (shape[0], count, prod(shape[1:]) // count), graph)
-    value = reshape_to(normalised(groups, [2], node, graph, True), shape, graph)
+    value = reshape_to(standardised(groups, [2], node, graph)[0], shape, graph)
     return _scaled(value, node, graph, (shape[1],) + (1,) * (len(shape) - 2))
 
 
@@ -184,7 +193,15 @@ def _reduced(node: OnnxNode, graph: GraphBuilder, value: int) -> int:
 
 
 def _sum_of(node: OnnxNode, graph: GraphBuilder, value: int) -> int:
-    return total(value, reduction_axes(node, graph)[0], graph)
+    return total(value, _axes(node, graph), graph)
+
+
+def _axes(node: OnnxNode, graph: GraphBuilder) -> tuple[int, ...]:
+    """The axes to reduce. Whether an empty reduction still squares, ... is not agreed upon."""
+    axes = reduction_axes(node, graph)[0]
+    if not axes and graph.shape(node.value()):
+        raise UnsupportedError("noop_with_empty_axes is not supported")
+    return axes
 
 
 @importer("ReduceL1", 1, 11, 13, 18)
@@ -208,30 +225,27 @@ def reduce_l2(node: OnnxNode, graph: GraphBuilder) -> int:
     return _reduced(node, graph, graph.add(Sqrt(), [squares]))
 
 
-@importer("ReduceLogSum", 1, 11, 13, 18)
+@importer("ReduceLogSum", 1, 11, 13, 18, 28)
 def reduce_log_sum(node: OnnxNode, graph: GraphBuilder) -> int:
     """Logarithm of the sum."""
     return _reduced(node, graph, graph.add(Log(), [_sum_of(node, graph, node.value())]))
 
 
-@importer("ReduceLogSumExp", 1, 11, 13, 18)
+@importer("ReduceLogSumExp", 1, 11, 13, 18, 28)
 def reduce_log_sum_exp(node: OnnxNode, graph: GraphBuilder) -> int:
     """Logarithm of the sum of exponentials."""
-    axes = reduction_axes(node, graph)[0]
-    if not axes:
-        return node.value()
-    return _reduced(node, graph, log_sum_exp(node.value(), axes, graph))
+    return _reduced(node, graph, log_sum_exp(node.value(), _axes(node, graph), graph))
 
 
 @importer("ReduceProd", 1, 11, 13, 18)
 def reduce_prod(node: OnnxNode, graph: GraphBuilder) -> int:
     """Product, halves times halves."""
     value = node.value()
-    for axis in reduction_axes(node, graph)[0]:
+    for axis in _axes(node, graph):
         while (size := graph.shape(value)[axis]) > 1:
             half = size // 2
             parts = [take_range(value, axis, range(i * half, (i + 1) * half), graph) for i in (0, 1)]
             rest = take_range(value, axis, range(size - 1, size), graph) if size % 2 else None
-            value = product(*parts, graph)
+            value = product(parts[0], parts[1], graph)
             value = value if rest is None else graph.add(Concat(axis, (half, 1)), [value, rest])
     return _reduced(node, graph, value)

@@ -210,7 +210,7 @@ class Sum(AffineOp):
 
 def dense_or_sparse(weight: np.ndarray, offset: np.ndarray | None, error: float = 0.0) -> AffineOp:
     """A `Linear`, or a `SparseLinear` where the matrix is large and nearly all zero."""
-    if weight.size >= 2**20 and np.count_nonzero(weight) < 0.05 * weight.size:
+    if weight.size >= 2**16 and np.count_nonzero(weight) < 0.05 * weight.size:
         from scipy import sparse  # noqa: PLC0415  (rarely needed, slow to import)
 
         matrix = sparse.csr_array(weight).astype(np.float64)

@@ -170,7 +170,8 @@ class SmoothOp(ElementwiseOp):
         xp = namespace(alpha)
         before, after = xp.clip(alpha - 0.02, 0.0, 1.0), xp.clip(alpha + 0.02, 0.0, 1.0)
         old, new = self.relax(box, before), self.relax(box, after)
-        change = (new.lower_slope - old.lower_slope) * x + (new.lower_intercept - old.lower_intercept)
+        lift: Array = new.lower_intercept
+        change = (new.lower_slope - old.lower_slope) * x + (lift - old.lower_intercept)
         return xp.where(xp.isfinite(change), change, xp.zeros_like(change)) / (after - before)
 
     # What follows works in float64 on `sign * f`, so that only lower bounds and lower lines are needed.
