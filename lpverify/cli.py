@@ -6,12 +6,12 @@ Heavy modules are imported inside the commands that need them.
 """
 
 import argparse
-import math
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from lpverify import __version__
@@ -27,6 +27,7 @@ from lpverify.io.results import (
     standard_text,
     undecided,
 )
+from lpverify.options import USAGE, Parser, info_parser, paths, verify_parser
 from lpverify.progress import ProgressLine, describe
 from lpverify.watchdog import Watchdog, process_start
 
@@ -34,103 +35,9 @@ if TYPE_CHECKING:
     from lpverify.io.onnx import Model
     from lpverify.provenance import Provenance
     from lpverify.query import Query
+    from lpverify.verdict import Verdict
 
-USAGE = """\
-usage: lpverify COMMAND ...
-
-Decides whether a neural network can violate a property.
-
-  lpverify verify NET.onnx PROP.vnnlib [options]        sat, unsat, unknown or timeout
-  lpverify verify PROP.vnnlib --network f=NET.onnx      the same in the form of VNN-LIB 2
-  lpverify info NET.onnx [PROP.vnnlib]                  what is in the files
-  lpverify COMMAND --help                               all options of a command
-  lpverify --version | --name | --help
-
-The property describes the violation: sat comes with an input that has it, unsat says that none does.
-Files may be packed with gzip.
-
-exit codes: 0 answered, 1 wrong file or option, 3 not supported, 70 internal error
-"""
 EXIT_STATUS = {"sat": 10, "unsat": 20, "unknown": 30, "timeout": 40}
-VERIFY_USAGE = """lpverify verify NET.onnx PROP.vnnlib [options]
-       lpverify verify PROP.vnnlib --network NAME=NET.onnx [options]"""
-VERIFY_HELP = """\
-The first line of stdout is the verdict; after sat follows the input. All else goes to stderr.
-Verdicts are over the real numbers; the input of a sat was run through onnxruntime.
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see '{self.prog} --help')")
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
-    return value
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
-
-
-def _verify_parser() -> _Parser:
-    parser = _Parser(
-        "lpverify verify",
-        VERIFY_USAGE,
-        "Decides a query.",
-        VERIFY_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="NET.onnx PROP.vnnlib, or PROP.vnnlib alone with --network")
-    add("--network", action="append", metavar="NAME=FILE", help="the network, in the form of VNN-LIB 2")
-    add("--timeout", type=_seconds, default=60.0, metavar="S", help="wall-clock limit, start included (60)")
-    add("--json", metavar="FILE", help="write a report")
-    add("--seed", type=_seed, default=0, metavar="N", help="of all random choices (0)")
-    add("--check-import", action="store_true", help="first compare the network with onnxruntime")
-    add("--record-proof", action="store_true", help="keep what an unsat is proven with (uses memory)")
-    add("--exit-status", action="store_true", help="exit with 10 sat, 20 unsat, 30 unknown, 40 timeout")
-    add("--quiet", action="store_true", help="nothing on stderr but errors")
-    add("-v", "--verbose", action="store_true", help="statistics, and tracebacks of internal errors")
-    return parser
-
-
-def _info_parser() -> _Parser:
-    parser = _Parser(
-        "lpverify info", description="Shows what is in a network and a query.", allow_abbrev=False
-    )
-    parser.add_argument("network", metavar="NET.onnx")
-    parser.add_argument("query", metavar="PROP.vnnlib", nargs="?", help="adds its size and unstable neurons")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks of internal errors")
-    return parser
-
-
-def _paths(args: argparse.Namespace) -> tuple[str, str]:
-    """Network and query, from either form of the command."""
-    if args.network is None:
-        if len(args.files) != 2:
-            raise InputError(f"expected NET.onnx PROP.vnnlib, got {len(args.files)} file(s)")
-        return args.files[0], args.files[1]
-    if len(args.files) != 1:
-        raise InputError(f"expected PROP.vnnlib alone with --network, got {len(args.files)} files")
-    if len(args.network) != 1:
-        raise UnsupportedError(
-            f"{len(args.network)} networks given, only queries of one network are supported"
-        )
-    name, equals, path = args.network[0].partition("=")
-    if not (name and equals and path):
-        raise InputError(f"--network {args.network[0]!r} is not of the form NAME=FILE")
-    return path, args.files[0]
 
 
 class Run:
@@ -138,7 +45,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.network, self.query = _paths(args)
+        self.network, self.query = paths(args)
         self.start = process_start()
         end = self.start + args.timeout
         margin = min(max(0.1, 0.02 * args.timeout), 0.5 * args.timeout)
@@ -149,6 +56,7 @@ class Run:
         self.marks = [("start", self.start)]
         self.variables: list[Variable] = []
         self.provenance: Provenance | None = None
+        self.rechecked: int | None = None
         self.report_file = None if args.json is None else ReportFile(args.json)
         if self.report_file is not None:
             self.report_file.check()
@@ -167,10 +75,28 @@ class Run:
         if self.args.check_import:
             self._check_import(model, query)
         self._enter("verify", "first bounds")
-        config = Config(self.args.timeout, self.args.seed, self.args.record_proof, deadline=self.deadline)
-        verdict = verify_query(model, query, config, self.line.update)
+        record = self.args.record_proof or self.args.recheck
+        config = Config(self.args.timeout, self.args.seed, record, deadline=self.deadline)
+        answer = self._recheck(verify_query(model, query, config, self.line.update), model, query)
         self._enter("answer", "answering")
-        return answer_of(verdict)
+        return answer
+
+    def _recheck(self, verdict: "Verdict", model: "Model", query: "Query") -> Answer:
+        """The answer of a verdict; an `unsat` whose proof doesn't stand a wanted re-check is `unknown`."""
+        answer = answer_of(verdict)
+        if answer.verdict != "unsat" or not self.args.recheck:
+            return answer
+        from lpverify.check import check_proof
+        from lpverify.problem import compile_problem
+
+        self._enter("recheck", "re-check of the proof")
+        self.line.update(replace(verdict.progress, stage="re-check of the proof"))
+        found = check_proof(compile_problem(model.network, query), verdict.proof)  # type: ignore[union-attr]
+        self.rechecked = found.leaves - len(found.failures)
+        if not found.valid:
+            reason = f"the proof does not stand its re-check: {found.failures[0]}"
+            return undecided("unknown", reason, self.line.progress)
+        return answer
 
     def cut_short(self, number: int) -> int:
         """Answers for a main thread that isn't ready, with what is known; 0 stands for the limit."""
@@ -203,8 +129,13 @@ class Run:
         """What a report says beside the answer."""
         from lpverify.provenance import peak_mb
 
-        names = ("timeout", "check_import", "record_proof", "exit_status", "quiet", "verbose")
-        facts: dict[str, object] = {"seconds": self._seconds(), "peak_mb": peak_mb(), "seed": self.args.seed}
+        names = ("timeout", "check_import", "record_proof", "recheck", "exit_status", "quiet", "verbose")
+        facts: dict[str, object] = {
+            "rechecked_leaves": self.rechecked,
+            "seconds": self._seconds(),
+            "peak_mb": peak_mb(),
+            "seed": self.args.seed,
+        }
         if self.provenance is not None:
             self.provenance.wait(min(5.0, self.start + self.args.timeout - time.monotonic() - 0.02))
             facts |= {"versions": self.provenance.versions, "files": self.provenance.files}
@@ -251,7 +182,8 @@ class Run:
             _tell("note: the input set of the property is empty")
         if self.args.verbose:
             seconds = ", ".join(f"{name} {value:.2f} s" for name, value in self._seconds().items())
-            _tell(f"stage: {answer.stage}; {how_far}; {seconds}")
+            checked = "" if self.rechecked is None else f"; {self.rechecked} leaves re-checked"
+            _tell(f"stage: {answer.stage}; {how_far}{checked}; {seconds}")
 
 
 def _variables(model: "Model") -> list[Variable]:
@@ -298,9 +230,9 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS: dict[str, tuple[Callable[[], _Parser], Callable[[argparse.Namespace], int]]] = {
-    "verify": (_verify_parser, _verify),
-    "info": (_info_parser, _info),
+COMMANDS: dict[str, tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]] = {
+    "verify": (verify_parser, _verify),
+    "info": (info_parser, _info),
 }
 
 

@@ -148,7 +148,8 @@ def rounding_errors(op: AffineOp) -> dict[str, object]:
     """The error fields of an op whose weights are about to be rounded to float32."""
     changes: dict[str, object] = {}
     weight = getattr(op, "weight", None)
-    if weight is not None and bool((weight.astype(np.float32).astype(np.float64) != weight).any()):
+    entries = getattr(weight, "data", weight) if weight is not None and not isinstance(weight, np.ndarray) else weight
+    if entries is not None and bool((entries.astype(np.float32) != entries).any()):
         changes["weight_error"] = op.weight_error + 2.0**-23
     if op.offset is not None and bool((op.offset.astype(np.float32) != op.offset).any()):
         error = np.abs(op.offset) * 2.0**-23 + 1e-37

@@ -183,6 +183,15 @@ def test_verbose_tells_stage_and_times_on_stderr(files):
     assert "differs from onnxruntime by" in done.stderr
 
 
+def test_recheck(files, tmp_path):
+    done = run("verify", "net.onnx", "unsat.vnnlib", "--recheck", "-v", "--json", tmp_path / "r", cwd=files)
+    assert (done.stdout, done.returncode) == ("unsat\n", 0)
+    assert "1 leaves re-checked" in done.stderr
+    assert json.loads((tmp_path / "r").read_text())["rechecked_leaves"] == 1
+    assert verdict(run("verify", "net.onnx", "sat.vnnlib", "--recheck", cwd=files)) == "sat"
+    assert verdict(run("verify", "net.onnx", "empty.vnnlib", "--recheck", cwd=files)) == "unsat"
+
+
 # --- errors ---
 
 
@@ -283,6 +292,16 @@ def test_internal_errors(files):
     assert (done.stdout, done.returncode) == ("", 70)
     assert done.stderr == "lpverify: error: internal error: KeyError: 'lost'\n"
     assert "Traceback" in patched(files, RAISE.format("KeyError('lost')"), "-v").stderr
+
+
+def test_a_proof_that_fails_its_recheck_is_no_unsat(files):
+    patch = """import lpverify.check as c
+c.check_proof = lambda problem, proof: c.CheckReport(3, ("leaf 7 is not refuted",))
+sys.argv[3] = "unsat.vnnlib\""""
+    done = patched(files, patch, "--recheck", "--exit-status")
+    assert (done.stdout, done.returncode) == ("unknown\n", 30)
+    assert "leaf 7 is not refuted" in done.stderr
+    assert verdict(patched(files, patch)) == "unsat"
 
 
 def test_memory_errors_are_unknown(files):

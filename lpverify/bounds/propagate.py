@@ -56,11 +56,12 @@ def propagate(
     worth = network.refinable if effort.method == "crown" else frozenset()
     for k in range(1, len(network.nodes)):
         empty = _add_box(frame, k, region.known.get(k))
-        if k in worth:
-            empty = empty | _refine(frame, k, limit, effort.budget)
-        frame = replace(frame, empty=frame.empty | empty)
         frame.costs.append(rounding_cost(frame, k))
         _add_relaxation(frame, k)
+        if k in worth:
+            empty = empty | _refine(frame, k, limit, effort.budget)
+            frame.costs[k] = rounding_cost(frame, k)
+        frame = replace(frame, empty=frame.empty | empty)
     return frame
 
 
@@ -115,7 +116,6 @@ def _refine(frame: Frame, k: int, limit: int, budget: float) -> Array:
     most = int(xp.max(xp.sum(xp.astype(mask, xp.int64), axis=1)))
     if most == 0 or 2.0 * most * len(mask) * network.work[k] > budget:
         return frame.empty
-    frame.costs.append(rounding_cost(frame, k))
     # The first `most` columns of the order hold every unstable element of each region; the rest are harmless.
     order = xp.argsort(xp.astype(~mask, xp.int8), axis=1, stable=True)[:, :most]
     widest = max(prod(network.nodes[i].shape) for i in network.ancestors[k])
@@ -126,7 +126,6 @@ def _refine(frame: Frame, k: int, limit: int, budget: float) -> Array:
         low, high = _element_bounds(frame, k, chunk)
         lower = _scatter(lower, chunk, xp.maximum(xp.take_along_axis(lower, chunk, axis=1), low))
         upper = _scatter(upper, chunk, xp.minimum(xp.take_along_axis(upper, chunk, axis=1), high))
-    frame.costs.pop()
     shape = box.lower.shape
     frame.boxes[k], empty = intersect(box, lower.reshape(shape), upper.reshape(shape))
     return empty

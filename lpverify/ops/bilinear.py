@@ -136,7 +136,8 @@ class Multiply(BilinearOp):
         return first, xp.where(upper, planes.upper_second[:, None], planes.lower_second[:, None]) * a
 
     def magnitude(self, first: Array, second: Array) -> Array:
-        size = first * second
+        with np.errstate(over="ignore", invalid="ignore"):
+            size = first * second
         return size * (1 + 4 * unit_roundoff(size)) + tiny(size)
 
     @property
@@ -242,7 +243,8 @@ class MatMulValues(BilinearOp):
         return positive @ low + negative @ high, low_second @ positive + high_second @ negative
 
     def magnitude(self, first: Array, second: Array) -> Array:
-        size = first @ second
+        with np.errstate(over="ignore", invalid="ignore"):
+            size = first @ second
         return size * inflate(self.sizes[1], unit_roundoff(size)) + tiny(size) * self.sizes[1]
 
     @property

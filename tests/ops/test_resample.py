@@ -43,7 +43,7 @@ def _expected(data: bytes, x: np.ndarray) -> np.ndarray | None:
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         return np.asarray(session.run(None, {"x": x})[0])
-    except Exception:
+    except Exception:  # noqa: BLE001  (onnxruntime's types have no common base)
         return None
 
 
@@ -133,7 +133,7 @@ def test_resize(
         attributes["nearest_mode"] = nearest
     if mode == "cubic":
         attributes["exclude_outside"] = int(outside)
-    roi = None
+    roi = EMPTY
     if transformation == "tf_crop_and_resize":
         scale, attributes["extrapolation_value"] = None, 7.5
         roi = np.array([0, 0, 0.25, 0, 1, 1, 1.3 if outside else 0.8, 1], np.float32)
@@ -248,7 +248,7 @@ def test_scatters_with_one_constant_operand(
     """The computed operand is the data, or what is written into it."""
     operands = [_normal(0, 4, 3), _normal(1, 2, 3)]
     x = operands.pop(place // 2)
-    operands.insert(1 - place // 2, np.array(indices))
+    operands.insert(place // 2, np.array(indices))
     assert _agrees(op, x, [*operands], 13, place, **attributes)
 
 
@@ -329,7 +329,7 @@ def test_conv(data: st.DataObject, rank: int, groups: int) -> None:
     )
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("place", [0, 1])
 @given(
     transposed=st.tuples(st.booleans(), st.booleans()),
     alpha=st.sampled_from([1.0, 0.5, -0.3]),

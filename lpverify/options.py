@@ -1,0 +1,113 @@
+"""Options of the command line: the parsers, and what `--help` shows."""
+
+import argparse
+import math
+from typing import NoReturn
+
+from lpverify.errors import InputError, UnsupportedError
+
+USAGE = """\
+usage: lpverify COMMAND ...
+
+Decides whether a neural network can violate a property.
+
+  lpverify verify NET.onnx PROP.vnnlib [options]        sat, unsat, unknown or timeout
+  lpverify verify PROP.vnnlib --network f=NET.onnx      the same in the form of VNN-LIB 2
+  lpverify info NET.onnx [PROP.vnnlib]                  what is in the files
+  lpverify COMMAND --help                               all options of a command
+  lpverify --version | --name | --help
+
+The property describes the violation: sat comes with an input that has it, unsat says that none does.
+Files may be packed with gzip.
+
+exit codes: 0 answered, 1 wrong file or option, 3 not supported, 70 internal error
+"""
+VERIFY_USAGE = """lpverify verify NET.onnx PROP.vnnlib [options]
+       lpverify verify PROP.vnnlib --network NAME=NET.onnx [options]"""
+VERIFY_HELP = """\
+The first line of stdout is the verdict; after sat follows the input. All else goes to stderr.
+Verdicts are over the real numbers; the input of a sat was run through onnxruntime.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are exceptions, so that they end as any other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see '{self.prog} --help')")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def verify_parser() -> Parser:
+    """Of `lpverify verify`."""
+    parser = Parser(
+        "lpverify verify",
+        VERIFY_USAGE,
+        "Decides a query.",
+        VERIFY_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="NET.onnx PROP.vnnlib, or PROP.vnnlib alone with --network")
+    add("--network", action="append", metavar="NAME=FILE", help="the network, in the form of VNN-LIB 2")
+    add("--timeout", type=_seconds, default=60.0, metavar="S", help="wall-clock limit, start included (60)")
+    add("--json", metavar="FILE", help="write a report")
+    add("--seed", type=_seed, default=0, metavar="N", help="of all random choices (0)")
+    add("--check-import", action="store_true", help="first compare the network with onnxruntime")
+    add("--record-proof", action="store_true", help="keep what an unsat is proven with (uses memory)")
+    add("--recheck", action="store_true", help="recompute the proof of an unsat by independent code")
+    add("--exit-status", action="store_true", help="exit with 10 sat, 20 unsat, 30 unknown, 40 timeout")
+    add("--quiet", action="store_true", help="nothing on stderr but errors")
+    add("-v", "--verbose", action="store_true", help="statistics, and tracebacks of internal errors")
+    return parser
+
+
+def info_parser() -> Parser:
+    """Of `lpverify info`."""
+    parser = Parser(
+        "lpverify info", description="Shows what is in a network and a query.", allow_abbrev=False
+    )
+    parser.add_argument("network", metavar="NET.onnx")
+    parser.add_argument("query", metavar="PROP.vnnlib", nargs="?", help="adds its size and unstable neurons")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks of internal errors")
+    return parser
+
+
+def paths(args: argparse.Namespace) -> tuple[str, str]:
+    """Network and query, from either form of the command.
+
+    Raises:
+        InputError: There are too many or too few files.
+        UnsupportedError: There is more than one network.
+    """
+    if args.network is None:
+        if len(args.files) != 2:
+            raise InputError(f"expected NET.onnx PROP.vnnlib, got {len(args.files)} file(s)")
+        return args.files[0], args.files[1]
+    if len(args.files) != 1:
+        raise InputError(f"expected PROP.vnnlib alone with --network, got {len(args.files)} files")
+    if len(args.network) != 1:
+        raise UnsupportedError(
+            f"{len(args.network)} networks given, only queries of one network are supported"
+        )
+    name, equals, path = args.network[0].partition("=")
+    if not (name and equals and path):
+        raise InputError(f"--network {args.network[0]!r} is not of the form NAME=FILE")
+    return path, args.files[0]
