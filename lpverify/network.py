@@ -84,9 +84,7 @@ class Network:
     @cached_property
     def work(self) -> tuple[int, ...]:
         """For each value the multiplications of its computation from the input, roughly."""
-        own = [
-            n.op.work(prod(n.shape)) if isinstance(n.op, AffineOp) else prod(n.shape) for n in self.nodes
-        ]
+        own = [n.op.work(prod(n.shape)) if isinstance(n.op, AffineOp) else prod(n.shape) for n in self.nodes]
         return tuple(sum(own[i] for i in known) for known in self.ancestors)
 
     @cached_property
@@ -148,7 +146,11 @@ def rounding_errors(op: AffineOp) -> dict[str, object]:
     """The error fields of an op whose weights are about to be rounded to float32."""
     changes: dict[str, object] = {}
     weight = getattr(op, "weight", None)
-    entries = getattr(weight, "data", weight) if weight is not None and not isinstance(weight, np.ndarray) else weight
+    entries = (
+        getattr(weight, "data", weight)
+        if weight is not None and not isinstance(weight, np.ndarray)
+        else weight
+    )
     if entries is not None and bool((entries.astype(np.float32) != entries).any()):
         changes["weight_error"] = op.weight_error + 2.0**-23
     if op.offset is not None and bool((op.offset.astype(np.float32) != op.offset).any()):

@@ -68,7 +68,7 @@ class Case:
     strict: np.ndarray
 
     def refuted(self, lower: np.ndarray) -> np.ndarray:
-        """Which of the subproblems, by certified lower bounds `(B, k)` of the atoms' forms, have no solution."""
+        """Which subproblems have no solution, by certified lower bounds `(B, k)` of the atoms' forms."""
 
         def leaf(atom: int) -> np.ndarray:
             column = lower[:, atom]
@@ -81,7 +81,7 @@ class Case:
         )
 
     def violation(self, values: np.ndarray) -> np.ndarray:
-        """How far points, by the values `(B, k)` of the atoms' forms, are from a counterexample: <= 0 is one."""
+        """How far points with form values `(B, k)` are from a counterexample: <= 0 is one."""
 
         def leaf(atom: int) -> np.ndarray:
             return values[:, atom] - self.bounds[atom]
@@ -176,8 +176,9 @@ def _split_cases(formula: Formula, inputs: int) -> Iterator[_Draft]:
             yield draft
             continue
         count += len(fork.children) - 1
-        for child in reversed(fork.children):
-            stack.append(_Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest)))
+        stack.extend(
+            _Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest)) for child in reversed(fork.children)
+        )
 
 
 def _tighten(ends: dict[int, tuple[Number | None, Number | None]], atom: Atom, inputs: int) -> bool:

@@ -22,13 +22,16 @@ def negate(number: Number) -> Number:
 def less(first: Number, second: Number) -> bool:
     """Exact comparison, also between Decimal and Fraction."""
     if type(first) is type(second):
-        return first < second  # type: ignore[operator]
+        return first < second
     return Fraction(first) < Fraction(second)
 
 
 def float_below(number: Number) -> float:
     """The largest float64 not above the number."""
-    nearest = float(number)
+    try:
+        nearest = float(number)
+    except OverflowError:  # a Fraction or int beyond the floats; Decimal gives an infinity
+        nearest = inf if number > 0 else -inf
     if isinf(nearest):
         return nearest if nearest < 0 else nextafter(inf, 0.0)
     exact: Number = Decimal(nearest) if isinstance(number, Decimal) else Fraction(nearest)

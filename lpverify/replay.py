@@ -67,7 +67,8 @@ class Replayer:
         """The original model's flat outputs, computed by onnxruntime on the CPU."""
         if self._session is None:
             self._session = _session(self.model)
-        feeds, start = {}, 0
+        feeds: dict[str, np.ndarray] = {}
+        start = 0
         signature = self.model.inputs
         for name, shape, dtype, size in zip(
             signature.names, signature.shapes, signature.dtypes, signature.sizes, strict=True
@@ -87,9 +88,9 @@ def _session(model: Model) -> object:
 
 
 def inner_box(ends: Range, dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and largest floats of `dtype` inside each exact range; lower > upper where there is none."""
-    lower = np.array([_inside(v, dtype, +1) for v in ends.lower], dtype)
-    upper = np.array([_inside(v, dtype, -1) for v in ends.upper], dtype)
+    """Smallest and largest floats of `dtype` in each exact range; lower > upper where there is none."""
+    lower: np.ndarray = np.array([_inside(v, dtype, +1) for v in ends.lower], dtype)
+    upper: np.ndarray = np.array([_inside(v, dtype, -1) for v in ends.upper], dtype)
     return lower, upper
 
 

@@ -5,7 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, double_precision, evaluate, slices, to_numpy
+from lpverify.bounds.evaluate import (
+    Arithmetic,
+    Batch,
+    Evaluation,
+    double_precision,
+    evaluate,
+    slices,
+    to_numpy,
+)
 from lpverify.bounds.propagate import Region
 from lpverify.bounds.subproblem import Subproblem, inherit
 from lpverify.config import Config
@@ -27,7 +35,9 @@ WORK_PER_SECOND = 2e9  # multiplications of a backward pass, roughly, on one cor
 BOUND_SHARE = 0.1
 
 
-def verify_query(model: Model, query: Query, config: Config, report: Report = lambda progress: None) -> Verdict:
+def verify_query(
+    model: Model, query: Query, config: Config, report: Report = lambda progress: None
+) -> Verdict:
     """Decides a query.
 
     Args:
@@ -169,7 +179,9 @@ class _Ladder:
             if self.config.deadline.passed:
                 return Timeout(self._progress("alpha optimisation"))
             box = arithmetic.box(root.lower[None], root.upper[None])
-            evaluation = evaluate(self.problem, arithmetic, Batch(np.array([root.case]), Region(box), {}), effort)
+            evaluation = evaluate(
+                self.problem, arithmetic, Batch(np.array([root.case]), Region(box), {}), effort
+            )
             witness = self._corners([root], evaluation)
             if witness is not None:
                 return Sat(witness, self._progress("alpha optimisation"))

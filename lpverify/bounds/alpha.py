@@ -16,7 +16,7 @@ from lpverify.bounds.propagate import row_lines
 from lpverify.interval import Array, namespace
 from lpverify.multipliers import Multipliers, Schedule
 from lpverify.network import repeat
-from lpverify.ops.base import AffineOp, ElementwiseOp
+from lpverify.ops.base import ElementwiseOp
 
 
 def bound_rows(
@@ -88,7 +88,10 @@ def optimise(
             break
         gradients = _gradients(frame, linear, now, trace, signs)
         rate = schedule.decay**step
-        for kind, values, speed in (("alpha", alpha, schedule.alpha_rate), ("beta", beta, schedule.beta_rate)):
+        for kind, values, speed in (
+            ("alpha", alpha, schedule.alpha_rate),
+            ("beta", beta, schedule.beta_rate),
+        ):
             for k in values:
                 move = _adam(moments, (kind, k), gradients[kind, k], step + 1, xp)
                 values[k] = xp.clip(values[k] + (rate * speed) * move, 0.0, 1.0 if kind == "alpha" else None)
@@ -111,7 +114,11 @@ def _better(old: Best, new: Best, xp: object) -> Best:
 
 
 def _adam(
-    moments: dict[tuple[str, int], tuple[Array, Array]], key: tuple[str, int], gradient: Array, step: int, xp: object
+    moments: dict[tuple[str, int], tuple[Array, Array]],
+    key: tuple[str, int],
+    gradient: Array,
+    step: int,
+    xp: object,
 ) -> Array:
     """Adam's direction (Kingma and Ba 2015, algorithm 1)."""
     first, second = moments.get(key, (0.0, 0.0))
@@ -139,7 +146,9 @@ def _gradients(
         if coefficients is None:
             gradients["alpha", k] = xp.zeros_like(alpha)
             continue
-        gradients["alpha", k] = xp.clip(coefficients, 0.0, None) * op.alpha_gradient(row_box, alpha, points[operand])
+        gradients["alpha", k] = xp.clip(coefficients, 0.0, None) * op.alpha_gradient(
+            row_box, alpha, points[operand]
+        )
     for k in multipliers.beta:
         gradients["beta", k] = -points[k] * signs[k][:, None]
     return gradients
@@ -157,7 +166,10 @@ def relaxed_primal(
         operands = [values[i] for i in node.inputs]
         if isinstance(node.op, ElementwiseOp) and k in trace.coefficients:
             line = lines[k]
-            at, value = frame.cast(frame.centres[node.inputs[0]])[:, None], frame.cast(frame.centres[k])[:, None]
+            at, value = (
+                frame.cast(frame.centres[node.inputs[0]])[:, None],
+                frame.cast(frame.centres[k])[:, None],
+            )
             low, deviation = trace.coefficients[k] >= 0, operands[0] - at
             slope = xp.where(low, line.lower_slope, line.upper_slope)
             values.append(value + slope * deviation + xp.where(low, line.lower_gain, line.upper_gain))
@@ -168,7 +180,9 @@ def relaxed_primal(
     return values
 
 
-def initial(frame: Frame, rows: int, signs: Mapping[int, Array], warm: Multipliers | None = None) -> Multipliers:
+def initial(
+    frame: Frame, rows: int, signs: Mapping[int, Array], warm: Multipliers | None = None
+) -> Multipliers:
     """Starting multipliers: adaptive slopes and zero beta, or those of a parent where it had any."""
     xp = namespace(frame.like)
     alpha, beta = {}, {}

@@ -43,7 +43,9 @@ class Arithmetic:
 
     def array(self, values: np.ndarray) -> Array:
         """Numbers in the type of the coefficients, to nearest."""
-        return self.place(values.astype(np.float64 if self.like.dtype.itemsize == 8 else np.float32, copy=False))
+        return self.place(
+            values.astype(np.float64 if self.like.dtype.itemsize == 8 else np.float32, copy=False)
+        )
 
 
 def double_precision(problem: Problem, limit: int = 2**21) -> Arithmetic:

@@ -86,11 +86,18 @@ def alternatives(problem: Problem, case: int, most: int) -> list[tuple[int, ...]
     def both(parts: list[list[tuple[int, ...]]]) -> list[tuple[int, ...]]:
         result: list[tuple[int, ...]] = [()]
         for part in parts:
-            result = [a + b for a in result for b in part] if len(result) * len(part) <= most else [()] * (most + 1)
+            result = (
+                [a + b for a in result for b in part]
+                if len(result) * len(part) <= most
+                else [()] * (most + 1)
+            )
         return result
 
     def either(parts: list[list[tuple[int, ...]]]) -> list[tuple[int, ...]]:
         return [a for part in parts for a in part]
 
-    found = problem.cases[case].condition.fold(lambda atom: [(atom,)], both, either)
+    def leaf(atom: int) -> list[tuple[int, ...]]:
+        return [(atom,)]
+
+    found = problem.cases[case].condition.fold(leaf, both, either)
     return found if len(found) <= most else None

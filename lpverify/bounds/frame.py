@@ -14,6 +14,7 @@ float32 coefficients give bounds nearly as tight as float64 ones, with every rou
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import prod
+from typing import TypeVar
 
 from lpverify.interval import (
     SUM_INFLATION,
@@ -85,8 +86,8 @@ class Frame:
             [b.rows(one) for b in self.boxes],
             [c[one] for c in self.centres],
             [None if c is None else c[one] for c in self.costs],
-            {k: _rows(v, one) for k, v in self.lines.items()},
-            {k: _rows(v, one) for k, v in self.planes.items()},
+            {k: rows(v, one) for k, v in self.lines.items()},
+            {k: rows(v, one) for k, v in self.planes.items()},
             self.empty[one],
             self.like,
         )
@@ -100,7 +101,11 @@ class Frame:
         return array if array.dtype == self.like.dtype else namespace(array).astype(array, self.like.dtype)
 
 
-def _rows(record: CentredLines | Planes, index: slice) -> CentredLines | Planes:  # type: ignore[return]
+Relaxed = TypeVar("Relaxed", CentredLines, Planes)
+
+
+def rows(record: Relaxed, index: slice) -> Relaxed:
+    """Lines or planes of some regions."""
     return type(record)(*(getattr(record, f.name)[index] for f in fields(record)))
 
 
@@ -114,7 +119,9 @@ def outward(box: Box, like: Array) -> Box:
 def _up(array: Array, like: Array) -> Array:
     xp = namespace(array)
     cast = xp.astype(array, like.dtype)
-    return xp.where(xp.astype(cast, xp.float64) < array, xp.nextafter(cast, xp.full_like(cast, float("inf"))), cast)
+    return xp.where(
+        xp.astype(cast, xp.float64) < array, xp.nextafter(cast, xp.full_like(cast, float("inf"))), cast
+    )
 
 
 def radius(frame: Frame, k: int) -> Array:

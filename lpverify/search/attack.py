@@ -19,7 +19,9 @@ from lpverify.verdict import Witness
 Replay = Callable[[np.ndarray, int], "Witness | None"]
 
 
-def try_points(problem: Problem, case: int, points: np.ndarray, replay: Replay, most: int = 4) -> Witness | None:
+def try_points(
+    problem: Problem, case: int, points: np.ndarray, replay: Replay, most: int = 4
+) -> Witness | None:
     """Replays the most violating of the points `(N, n)`, at most `most` of them."""
     description = problem.cases[case]
     with np.errstate(all="ignore"):

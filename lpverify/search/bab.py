@@ -85,13 +85,17 @@ class Search:
                     return Sat(witness, self.progress())
             self.report(self.progress())
         if self.stuck:
-            return Unknown(f"{self.stuck} subproblem(s) can't be decided within rounding error", self.progress())
+            return Unknown(
+                f"{self.stuck} subproblem(s) can't be decided within rounding error", self.progress()
+            )
         return Unsat(self.tree.proof(len(self.problem.cases)), self.progress())
 
     def progress(self) -> Progress:
         """How far it is."""
         frontier = self.frontier
-        return Progress(self.tree.closed, len(frontier.items) + self.stuck, frontier.margin, "branch and bound")
+        return Progress(
+            self.tree.closed, len(frontier.items) + self.stuck, frontier.margin, "branch and bound"
+        )
 
     def _bound(self, items: Sequence[Subproblem]) -> tuple[Batch, Evaluation]:
         engine = self.engine
@@ -107,7 +111,7 @@ class Search:
         if evaluation.refuted.all():
             return None
         corners = evaluation.linear.minimizer(evaluation.frame.boxes[0])
-        open_ = np.flatnonzero(~evaluation.refuted)
+        open_ = [int(i) for i in np.flatnonzero(~evaluation.refuted)]
         picked = [(i, worst_row(self.problem, items[i], evaluation, i)) for i in open_]
         points = np.stack([to_numpy(corners[i, r]).astype(np.float64) for i, r in picked])
         cases = np.array([items[i].case for i in open_])
@@ -146,9 +150,7 @@ class Search:
         columns = np.searchsorted(np.unique(case.forms), case.forms)
         return float(case.violation(evaluation.lower[i : i + 1][:, columns])[0])
 
-    def _linear_leaf(
-        self, i: int, item: Subproblem, batch: Batch, evaluation: Evaluation
-    ) -> Witness | None:
+    def _linear_leaf(self, i: int, item: Subproblem, batch: Batch, evaluation: Evaluation) -> Witness | None:
         """The network is linear here: an LP decides, unless rounding gets in the way."""
         conditions = necessary(self.problem, self.engine.arithmetic, batch, evaluation, item.phases, i)
         seconds = self.deadline.remaining

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from lpverify.bounds.evaluate import Evaluation, columns_of, to_numpy
+from lpverify.bounds.subproblem import Subproblem
 from lpverify.network import Network
 from lpverify.ops.piecewise import Relu
 from lpverify.problem import Problem
-from lpverify.bounds.subproblem import Subproblem
 from lpverify.verdict import InputSplit, PhaseSplit, Split
 
 Rule = Callable[[Problem, Subproblem, Evaluation, int], "Split | None"]
@@ -30,7 +30,9 @@ def input_bisection(problem: Problem, item: Subproblem, evaluation: Evaluation, 
     Source: Wang et al. 2018, arXiv:1809.08098, section 4.2, with the linear bound's slopes.
     """
     width = item.upper - item.lower
-    slopes = np.nan_to_num(np.abs(to_numpy(evaluation.linear.a[i]).astype(np.float64, copy=False))).max(axis=0)
+    slopes = np.nan_to_num(np.abs(to_numpy(evaluation.linear.a[i]).astype(np.float64, copy=False))).max(
+        axis=0
+    )
     scores = slopes * width + 1e-9 * width
     for index in np.argsort(-scores)[:4]:
         low, high = item.lower[index], item.upper[index]
@@ -65,7 +67,9 @@ def relu_phase(problem: Problem, item: Subproblem, evaluation: Evaluation, i: in
     return None if best is None else best[1]
 
 
-def _best_element(a: np.ndarray, low: np.ndarray, high: np.ndarray, unstable: np.ndarray) -> tuple[int, float]:
+def _best_element(
+    a: np.ndarray, low: np.ndarray, high: np.ndarray, unstable: np.ndarray
+) -> tuple[int, float]:
     low, high = np.where(unstable, low, -1.0), np.where(unstable, high, 1.0)
     upper_gap = -low * high / (high - low)
     lower_gap = 0.5 * np.minimum(-low, high)

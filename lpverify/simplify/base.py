@@ -34,8 +34,11 @@ class Rebuild:
     index: dict[int, int] = field(default_factory=dict)
 
     def run(self, rule: Callable[["Rebuild", int, Node], Node | int]) -> Network:
-        """Visits all nodes; the rule gets each with new operand indices and returns a node to append,
-        or the index of an earlier new value that stands for it.
+        """Visits all nodes in order.
+
+        Args:
+            rule: Gets each node with its new operand indices; returns a node to append, or the index of an
+                earlier new value that stands for it.
         """
         for k, node in enumerate(self.source.nodes):
             moved = replace(node, inputs=tuple(self.index[i] for i in node.inputs))

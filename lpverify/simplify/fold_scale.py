@@ -75,7 +75,11 @@ def _offset(op: Foldable, scale: Scale, identity: bool) -> tuple[np.ndarray | No
     weight = np.asarray(scale.weight)
     product = op.offset if identity else weight * op.offset
     offset = product if scale.offset is None else product + scale.offset
-    error = np.abs(weight) * old_error * 1.01 + new_error + (0.0 if scale.offset is None else np.abs(offset) * 2 * UNIT)
+    error = (
+        np.abs(weight) * old_error * 1.01
+        + new_error
+        + (0.0 if scale.offset is None else np.abs(offset) * 2 * UNIT)
+    )
     if not identity:
         error = error + np.abs(product) * (scale.weight_error + 2 * UNIT) * 1.01 + 1e-300
     error = np.broadcast_to(error, np.shape(offset))

@@ -36,6 +36,7 @@ def _drop_unused(network: Network) -> Network:
     used = sorted(network.ancestors[network.output] | {0})
     index = {old: new for new, old in enumerate(used)}
     nodes = tuple(
-        Node(n.op, tuple(index[i] for i in n.inputs), n.shape, n.name) for n in (network.nodes[k] for k in used)
+        Node(n.op, tuple(index[i] for i in n.inputs), n.shape, n.name)
+        for n in (network.nodes[k] for k in used)
     )
     return Network(nodes, index[network.output])

@@ -77,9 +77,7 @@ class Bench:
         (self.root / "fam" / "instances.csv").write_text("".join(lines))
         head = "family,onnx,vnnlib,timeout\n"
         (self.root / "quick.csv").write_text(head + "".join(f"fam,{line}" for line in lines))
-        rows = [
-            f"fam,{names[0][0]},vnnlib/{p}.vnnlib,{v},x,\n" for p, v in dict(references).items()
-        ]
+        rows = [f"fam,{names[0][0]},vnnlib/{p}.vnnlib,{v},x,\n" for p, v in dict(references).items()]
         head = "family,onnx,vnnlib,verdict,evidence,best_time_s\n"
         (self.root / "reference.csv").write_text(head + "".join(rows))
 

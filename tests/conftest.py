@@ -1,0 +1,19 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def benchmarks() -> Path:
+    folder = os.environ.get("LPVERIFY_BENCHMARKS")
+    if not folder:
+        pytest.skip("LPVERIFY_BENCHMARKS is not set")
+    return Path(folder)
