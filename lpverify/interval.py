@@ -153,9 +153,9 @@ def dot_error(like: Array, terms: int) -> float:
     return gamma(terms, 2.0**-53) + (0.0 if is_double(like) else gamma(min(terms, BLOCK) + 1, 2.0**-24))
 
 
-def underflow(like: Array) -> float:
-    """Above the sum of all underflows of one backward pass (magnitudes times products below 1e24)."""
-    return 1e-270 if is_double(like) else 1e-20
+def smallest(like: Array) -> float:
+    """Above the error of one product or sum that underflows in the type of `like`."""
+    return 1e-305 if is_double(like) else 2.0**-149
 
 
 @dataclass(frozen=True, slots=True)

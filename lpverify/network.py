@@ -62,6 +62,16 @@ class Network:
         return tuple(counts)
 
     @cached_property
+    def adjoint_terms(self) -> tuple[int, ...]:
+        """For each value a number above the operations behind one coefficient on it in a backward pass."""
+        counts = [4] * len(self.nodes)
+        for node in self.nodes[1:]:
+            for i in node.inputs:
+                terms = getattr(node.op, "terms", 1)
+                counts[i] += (terms[1] if isinstance(terms, tuple) else terms) + 4
+        return tuple(counts)
+
+    @cached_property
     def activations(self) -> tuple[int, ...]:
         """Indices of the elementwise nonlinear nodes, in order."""
         return tuple(k for k, n in enumerate(self.nodes) if isinstance(n.op, ElementwiseOp))
@@ -152,7 +162,8 @@ def rounding_errors(op: AffineOp) -> dict[str, object]:
         else weight
     )
     if entries is not None and bool((entries.astype(np.float32) != entries).any()):
-        changes["weight_error"] = op.weight_error + 2.0**-23
+        lost = (np.abs(entries) < 2.0**-126) & (entries.astype(np.float32) != entries)
+        changes["weight_error"] = float("inf") if lost.any() else op.weight_error + 2.0**-23
     if op.offset is not None and bool((op.offset.astype(np.float32) != op.offset).any()):
         error = np.abs(op.offset) * 2.0**-23 + 1e-37
         changes["offset_error"] = error if op.offset_error is None else (error + op.offset_error) * 1.0001

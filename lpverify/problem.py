@@ -31,6 +31,7 @@ from lpverify.query import (
 from lpverify.simplify import simplify
 
 MAX_CASES = 1_000_000
+MOST_TINY, MOST_HUGE = 1e-290, 1e290  # coefficients rounded to floats beyond these have no relative error
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,11 @@ def _append_forms(network: Network, table: _Forms, query: Query) -> Network:
     error = 0.0
     for terms, row in table.index.items():
         for variable, factor in terms:
-            weight[row, variable - offset] = float(factor)
-            error = error if Fraction(float(factor)) == Fraction(factor) else 2.0**-52
+            nearest = float_below(factor)
+            weight[row, variable - offset] = nearest
+            if Fraction(nearest) != Fraction(factor):
+                normal = MOST_TINY < abs(nearest) < MOST_HUGE
+                error = max(error, 2.0**-52 if normal else float("inf"))
     nodes, source = list(network.nodes), network.output
     shape = network.nodes[source].shape
     if len(shape) != 1:

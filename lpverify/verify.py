@@ -98,10 +98,11 @@ class _Ladder:
         return WORK_PER_SECOND * BOUND_SHARE * min(self.config.deadline.remaining, 1e6)
 
     def _points(self) -> Witness | None:
-        for root in self.roots[:CANDIDATE_CASES]:
+        roots = self.roots[:CANDIDATE_CASES]
+        for root in roots:
             if self.config.deadline.passed:
                 return None
-            witness = first_candidates(self.problem, root.case, self.replay, self.rng)
+            witness = first_candidates(self.problem, root.case, self.replay, self.rng, len(roots))
             if witness is not None:
                 return witness
         return None

@@ -18,7 +18,7 @@ from lpverify.verify import verify_query
 
 FOLDER = Path(__file__).parents[1] / "vnnlib_specs"
 HARD = ("hard", "confident")
-SECONDS, HARD_SECONDS = 60.0, 12.0
+SECONDS, HARD_SECONDS = 20.0, 10.0
 
 
 def table(name: str) -> list[list[str]]:

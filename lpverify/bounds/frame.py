@@ -12,7 +12,7 @@ float32 coefficients give bounds nearly as tight as float64 ones, with every rou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from lpverify.interval import (
     Box,
     dot_error,
     namespace,
+    smallest,
     tiny,
     to_double,
     unit_roundoff,
@@ -65,6 +66,7 @@ class Frame:
         planes: For each bilinear node, `(B, *shape)`.
         empty: `(B,)`: regions proven to contain no point; their other entries mean nothing.
         like: Any array in the type of the coefficients.
+        slack: `(B,)` float64: what one backward pass can lose to underflow altogether.
     """
 
     network: Network
@@ -76,6 +78,7 @@ class Frame:
     planes: dict[int, Planes]
     empty: Array
     like: Array
+    slack: Array
 
     def entry(self, i: int) -> "Frame":
         """The frame of one region as a batch of one."""
@@ -90,6 +93,7 @@ class Frame:
             {k: rows(v, one) for k, v in self.planes.items()},
             self.empty[one],
             self.like,
+            self.slack[one],
         )
 
     def coefficient_box(self, k: int) -> Box:
@@ -99,6 +103,10 @@ class Frame:
     def cast(self, array: Array) -> Array:
         """Float64 numbers in the type of the coefficients, to nearest."""
         return array if array.dtype == self.like.dtype else namespace(array).astype(array, self.like.dtype)
+
+    def cast_up(self, array: Array) -> Array:
+        """Float64 numbers in the type of the coefficients, rounded up."""
+        return array if array.dtype == self.like.dtype else _up(array, self.like)
 
 
 Relaxed = TypeVar("Relaxed", CentredLines, Planes)
@@ -154,7 +162,7 @@ def rounding_cost(frame: Frame, k: int) -> Array | None:
     several = frame.network.consumers[k] > 1 or k in frame.network.pre_activations
     if not affine and not several and not isinstance(node.op, BilinearOp):
         return None
-    deviation = frame.cast(radius(frame, k))
+    deviation = frame.cast_up(radius(frame, k))
     cost = deviation * ((frame.network.consumers[k] + 3) * unit_roundoff(deviation))
     if affine:
         cost = cost + _affine_cost(frame, k)
@@ -168,23 +176,23 @@ def _affine_cost(frame: Frame, k: int) -> Array:
     node, exact = frame.network.nodes[k], frame.reference.nodes[k].op
     op = node.op
     assert isinstance(op, AffineOp) and isinstance(exact, AffineOp)
-    radii = [frame.cast(radius(frame, i)) for i in node.inputs]
-    sizes = [frame.cast(abs(frame.centres[i])) for i in node.inputs]
+    radii = [frame.cast_up(radius(frame, i)) for i in node.inputs]
+    sizes = [frame.cast_up(abs(frame.centres[i])) for i in node.inputs]
     relative = op.error_factors(frame.like, adjoint=True)[0]
     small, offset_error, slack = exact.error_factors(frame.centres[k])
     total = op.magnitude(*sizes)
     if exact.offset is not None:
-        total = total + frame.cast(abs(exact.offset))
+        total = total + frame.cast_up(abs(exact.offset))
     spread = op.magnitude(*radii) if radii else 0.0
     error = relative * spread + (small + 4 * DOUBLE) * total + slack
-    return error if isinstance(offset_error, float) else error + frame.cast(offset_error)
+    return error if isinstance(offset_error, float) else error + frame.cast_up(offset_error)
 
 
 def _bilinear_cost(frame: Frame, k: int) -> Array:
     """Rounding of the substituted coefficients, against magnitudes."""
     node = frame.network.nodes[k]
     assert isinstance(node.op, BilinearOp)
-    first, second = (frame.cast(frame.boxes[i].magnitude) for i in node.inputs)
+    first, second = (frame.cast_up(frame.boxes[i].magnitude) for i in node.inputs)
     unit = unit_roundoff(first)
     return 4 * (node.op.terms + 8) * unit * node.op.magnitude(first, second)
 
@@ -198,7 +206,7 @@ def centre_lines(frame: Frame, k: int, lines: Lines) -> CentredLines:
     upper, up_size = _gain(lines.upper_slope, lines.upper_intercept, at, value)
     lower_gain, upper_gain = frame.cast(lower), frame.cast(upper)
     size = xp.maximum(xp.abs(lower_gain), xp.abs(upper_gain))
-    total = frame.cast(xp.maximum(low_size, up_size) * (8 * DOUBLE))
+    total = frame.cast_up(xp.maximum(low_size, up_size) * (8 * DOUBLE))
     unit = unit_roundoff(frame.like)
     cost = size * (3 * dot_error(frame.like, prod(node.shape)) + 4 * unit) + total
     if cost.shape[1] > 1:
@@ -225,9 +233,17 @@ def first_frame(network: Network, reference: Network, box: Box, like: Array) -> 
     xp = namespace(box.lower)
     centre = 0.5 * box.lower + 0.5 * box.upper
     empty = xp.zeros((box.lower.shape[0],), dtype=xp.bool, device=box.lower.device)
-    frame = Frame(network, reference, [box], [centre], [], {}, {}, empty, like)
+    frame = Frame(network, reference, [box], [centre], [], {}, {}, empty, like, centre[:, 0] * 0.0)
     frame.costs.append(rounding_cost(frame, 0))
-    return frame
+    return replace(frame, slack=underflow(frame, 0))
+
+
+def underflow(frame: Frame, k: int) -> Array:
+    """What coefficients on value `k` and dot products with them can lose to underflow, `(B,)` float64."""
+    distance = radius(frame, k)
+    count = frame.network.adjoint_terms[k]
+    losses = (distance.reshape((distance.shape[0], -1)) * count + 8.0).sum(axis=1)
+    return losses * (smallest(frame.like) * SUM_INFLATION)
 
 
 def boxes_of(frame: Frame, values: Sequence[int]) -> dict[int, Box]:

@@ -26,8 +26,8 @@ from lpverify.interval import (
     positive_part,
     round_down,
     round_up,
+    tiny,
     to_double,
-    underflow,
 )
 from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp
 
@@ -57,6 +57,7 @@ class LinearBound:
         total = dot(a - negative, low) + dot(negative, high)
         size = dot(xp.abs(a), xp.maximum(xp.abs(low), xp.abs(high)))
         error = size * gamma(2 * a.shape[-1] + 2, DOUBLE) + (abs(self.constant) + abs(total)) * (4 * DOUBLE)
+        error = error + tiny(a)
         lower = total + self.constant - error * SUM_INFLATION
         return xp.where(lower == lower, lower, xp.full_like(lower, -float("inf")))
 
@@ -66,7 +67,7 @@ class LinearBound:
         a = to_double(self.a)
         error = dot(xp.abs(a), abs(self.centre)) * gamma(a.shape[-1] + 4, DOUBLE)
         height = self.constant - dot(a, self.centre)
-        return a, height - error * SUM_INFLATION - (abs(height) + abs(self.constant)) * (4 * DOUBLE)
+        return a, height - error * SUM_INFLATION - (abs(height) + abs(self.constant)) * (4 * DOUBLE) - tiny(a)
 
     def minimizer(self, box: Box) -> Array:
         """The corner `(B, R, n)` of the box at which the bound is attained."""
@@ -139,7 +140,8 @@ def backward(
         a = namespace(rows).zeros((*rows.shape[:2], network.input_size), dtype=rows.dtype, device=rows.device)
     if frame.costs[0] is not None:
         sums.lose(dot(abs(a), frame.costs[0]))
-    error = sums.error * SUM_INFLATION + sums.size * ((4 * len(network.nodes) + 8) * DOUBLE) + underflow(rows)
+    error = sums.error * SUM_INFLATION + sums.size * ((4 * len(network.nodes) + 8) * DOUBLE)
+    error = error + frame.slack[:, None]
     return LinearBound(a, sums.constant - error, frame.centres[0])
 
 
@@ -155,7 +157,7 @@ def centre_value(rows: Array, centre: Array) -> tuple[Array, Array]:
     """`rows . centre` `(B, R)` in float64 and a bound on its error."""
     wide = to_double(rows)
     size = dot(abs(wide), abs(centre))
-    return dot(wide, centre), size * gamma(prod(centre.shape[1:]) + 4, DOUBLE)
+    return dot(wide, centre), size * gamma(prod(centre.shape[1:]) + 4, DOUBLE) + tiny(wide)
 
 
 def _step(

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from lpverify.bounds.frame import Frame, centre_lines, first_frame, reference_value, rounding_cost
+from lpverify.bounds.frame import Frame, centre_lines, first_frame, reference_value, rounding_cost, underflow
 from lpverify.bounds.linear import backward
 from lpverify.interval import Array, Box, intersect, namespace
 from lpverify.multipliers import Effort
 from lpverify.network import Network, repeat
-from lpverify.ops.base import BilinearOp, ElementwiseOp, Lines
+from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp, Lines
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def propagate(
     """
     box = region.box
     frame = first_frame(network, reference or network, box, box.lower if like is None else like)
-    worth = network.refinable if effort.method == "crown" else frozenset()
+    worth = _worth_refining(frame, region, effort, limit)
     for k in range(1, len(network.nodes)):
         empty = _add_box(frame, k, region.known.get(k))
         frame.costs.append(rounding_cost(frame, k))
@@ -61,8 +61,24 @@ def propagate(
         if k in worth:
             empty = empty | _refine(frame, k, limit, effort.budget)
             frame.costs[k] = rounding_cost(frame, k)
-        frame = replace(frame, empty=frame.empty | empty)
+        frame = replace(frame, empty=frame.empty | empty, slack=frame.slack + underflow(frame, k))
     return frame
+
+
+def _worth_refining(frame: Frame, region: Region, effort: Effort, limit: int) -> frozenset[int]:
+    """Values for which a backward pass may pay: operands of what is not linear on the region anyway."""
+    if effort.method == "ibp":
+        return frozenset()
+    network = frame.network
+    products = [n for n in network.nodes if isinstance(n.op, BilinearOp)]
+    if not products:
+        return network.refinable
+    boxes = propagate(network, region, Effort("ibp"), limit, frame.reference, frame.like).boxes
+    fixed = {i for n in products for i in n.inputs if bool((boxes[i].lower == boxes[i].upper).all())}
+    linear = {id(n) for n in products if fixed.intersection(n.inputs)}
+    needed = {i for n in network.nodes if n.op is not None and not isinstance(n.op, AffineOp) and id(n) not in linear
+              for i in n.inputs}
+    return network.refinable & needed
 
 
 def _add_box(frame: Frame, k: int, known: Box | None) -> Array:

@@ -81,9 +81,10 @@ class Multiply(BilinearOp):
         with np.errstate(all="ignore"):
             lower, upper = _corner_range(first, second)
             slack = 2 * DOUBLE
-            lower = lower - slack * namespace(lower).abs(lower) - tiny(lower)
-            upper = upper + slack * namespace(upper).abs(upper) + tiny(upper)
-            lower, upper = sound_box(lower, upper)
+            lower, upper = sound_box(
+                _keep_sign(first, second, lower - slack * abs(lower) - tiny(lower)),
+                -_keep_sign(first, _turned(second), -(upper + slack * abs(upper) + tiny(upper))),
+            )
             return to_type_down(lower, boxes[0].lower), to_type_up(upper, boxes[0].lower)
 
     def relax(self, first: Box, second: Box, mix: Array | None) -> Planes:
@@ -143,6 +144,12 @@ class Multiply(BilinearOp):
     @property
     def terms(self) -> int:
         return 1
+
+
+def _keep_sign(x: Box, y: Box, lower: Array) -> Array:
+    """A lower bound of `x y` that is not negative where the product can't be."""
+    known = ((x.lower >= 0) & (y.lower >= 0)) | ((x.upper <= 0) & (y.upper <= 0))
+    return namespace(lower).where(known, positive_part(lower), lower)
 
 
 def _corner_range(x: Box, y: Box) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from lpverify.ops.elementary import Exp, InverseSqrt, Log, Reciprocal, Sqrt, Squ
 from lpverify.ops.linear import ROUNDING, Combine, Sum, align, multiply_constant, shift
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.reduce import reduction_axes
-from lpverify.ops.shape import Concat, Transpose, broadcast_to, reshape_to, take_range
+from lpverify.ops.shape import Concat, Gather, Transpose, broadcast_to, reshape_to, take_range
 
 MOST_PAIRS = 64  # longest softmax that is written with all differences of its operands
 
@@ -37,24 +37,25 @@ def _minus(first: int, second: int, graph: GraphBuilder) -> int:
     return graph.add(Combine((1, -1)), [first, broadcast_to(second, graph.shape(first), graph)])
 
 
-def _differences(value: int, graph: GraphBuilder) -> int:
-    """`x_j - x_i` for all j other than i along the last axis: `(..., i, n - 1)`."""
-    *lead, n = graph.shape(value)
-    square = (*lead, n, n)
-    columns = broadcast_to(reshape_to(value, (*lead, 1, n), graph), square, graph)
-    rows = broadcast_to(reshape_to(value, (*lead, n, 1), graph), square, graph)
-    flat = reshape_to(graph.add(Combine((1, -1)), [columns, rows]), (*lead, n * n), graph)
-    # Without the first element the diagonal is the last column of an (n - 1, n + 1) matrix.
-    flat = take_range(flat, len(lead), range(1, n * n), graph)
-    flat = reshape_to(flat, (*lead, n - 1, n + 1), graph)
-    return reshape_to(take_range(flat, len(lead) + 1, range(n), graph), (*lead, n, n - 1), graph)
-
-
 def _shares(value: int, graph: GraphBuilder) -> int:
-    """`1 / softmax_i = 1 + sum over j != i of exp(x_j - x_i)` along the last axis."""
-    exponentials = graph.add(Exp(), [_differences(value, graph)])
-    sums = total(exponentials, [len(graph.shape(exponentials)) - 1], graph)
-    return reshape_to(_plus(sums, 1.0, graph), graph.shape(value), graph)
+    """`1 / softmax_i = 1 + sum over j != i of exp(x_j - x_i)` along the last axis.
+
+    `x_j - x_i` is one value for `i < j` only: the other half are its negatives.
+    """
+    shape = graph.shape(value)
+    axis, n = len(shape) - 1, shape[-1]
+    first, second = np.triu_indices(n, 1)
+    pairs = [graph.add(Gather(tuple(map(int, i)), axis, shape), [value]) for i in (second, first)]
+    differences = graph.add(Combine((1, -1)), pairs)
+    halves = [graph.add(Exp(sign), [differences]) for sign in (1, -1)]
+    joined = graph.add(Concat(axis, (len(first), len(first))), halves)
+    where = np.zeros((n, n), np.int64)
+    where[first, second] = np.arange(len(first))
+    where[second, first] = np.arange(len(first)) + len(first)
+    chosen = where[~np.eye(n, dtype=bool)]
+    spread = graph.add(Gather(tuple(map(int, chosen)), axis, graph.shape(joined)), [joined])
+    spread = reshape_to(spread, (*shape, n - 1), graph)
+    return reshape_to(_plus(total(spread, [axis + 1], graph), 1.0, graph), shape, graph)
 
 
 def _centred_exponentials(value: int, axes: Sequence[int], graph: GraphBuilder) -> tuple[int, int]:

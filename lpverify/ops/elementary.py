@@ -18,23 +18,26 @@ MOST_FACTORS = 64
 
 @dataclass(frozen=True)
 class Exp(SmoothOp):
-    """`e^x`."""
+    """`e^x`, or `e^-x` with sign -1: both on one value are bounded together."""
+
+    sign: int = 1
 
     profile = Profile(CONVEX, span=POSITIVE)
 
     def forward(self, *xs: Array) -> Array:
         with np.errstate(over="ignore"):
-            return namespace(xs[0]).exp(xs[0])
+            return namespace(xs[0]).exp(self.sign * xs[0])
 
     def slope(self, x: Array, piece: int) -> Array:
-        return self.forward(x)
+        return self.sign * self.forward(x)
 
     def inverse(self, slope: Array, piece: Piece) -> Array:
-        return namespace(slope).log(slope)
+        return self.sign * namespace(slope).log(self.sign * slope)
 
     def anchor(self, low: Array, high: Array) -> Array:
-        """At most 0.99 from the lower end, so that the tangent stays positive in the box (Xu et al. 2020)."""
-        return namespace(low).minimum(0.5 * low + 0.5 * high, low + 0.99)
+        """At most 0.99 from the lesser end: the tangent stays positive, as in auto_LiRPA (Xu et al. 2020)."""
+        xp, middle = namespace(low), 0.5 * low + 0.5 * high
+        return xp.minimum(middle, low + 0.99) if self.sign > 0 else xp.maximum(middle, high - 0.99)
 
 
 @dataclass(frozen=True)

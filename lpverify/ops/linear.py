@@ -132,8 +132,8 @@ class Scale(AffineOp):
         low, high = xp.minimum(w * x, w * y), xp.maximum(w * x, w * y)
         relative, slack = self.weight_error + 4 * unit_roundoff(low), tiny(low)
         down, up = low - relative * xp.abs(low) - slack, high + relative * xp.abs(high) + slack
-        down = xp.where(((w >= 0) & (x >= 0)) | ((w <= 0) & (y <= 0)), positive_part(down), down)
-        up = xp.where(((w >= 0) & (y <= 0)) | ((w <= 0) & (x >= 0)), negative_part(up), up)
+        up = xp.where((w == 0) | ((w > 0) & (y <= 0)) | ((w < 0) & (x >= 0)), negative_part(up), up)
+        down = xp.where((w == 0) | ((w > 0) & (x >= 0)) | ((w < 0) & (y <= 0)), positive_part(down), down)
         if self.offset is not None:
             error = 0.0 if self.offset_error is None else self.offset_error
             down, up = (

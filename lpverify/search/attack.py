@@ -16,6 +16,8 @@ from lpverify.config import Deadline
 from lpverify.problem import Case, Problem
 from lpverify.verdict import Witness
 
+CANDIDATE_WORK = 100_000_000  # multiplications spent on the first candidates of all cases together
+
 Replay = Callable[[np.ndarray, int], "Witness | None"]
 
 
@@ -35,10 +37,13 @@ def try_points(
     return None
 
 
-def first_candidates(problem: Problem, case: int, replay: Replay, rng: np.random.Generator) -> Witness | None:
-    """The centre and random points and corners of a case's box."""
+def first_candidates(
+    problem: Problem, case: int, replay: Replay, rng: np.random.Generator, cases: int = 1
+) -> Witness | None:
+    """The centre and random points and corners of a case's box; fewer for large networks and many cases."""
     box = problem.cases[case].box
-    count = int(np.clip(2_000_000 // max(1, len(box.lower) * 8), 4, 256))
+    work = problem.network.work[problem.network.output] * cases
+    count = int(np.clip(CANDIDATE_WORK // max(1, work), 2, 256))
     points = rng.uniform(box.lower, box.upper, (count, len(box.lower)))
     corners = np.where(rng.random((count, len(box.lower))) < 0.5, box.lower, box.upper)
     centre = (0.5 * box.lower + 0.5 * box.upper)[None]

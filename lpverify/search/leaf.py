@@ -3,6 +3,7 @@
 import numpy as np
 
 from lpverify.bounds.farkas import Necessary, alternatives, combination_bound
+from lpverify.errors import SolverError
 from lpverify.problem import Problem
 from lpverify.solvers.base import LinearProgram, LpBackend, LpStatus
 from lpverify.verdict import Combination, Leaf
@@ -51,7 +52,10 @@ def _solve(
     conditions: Necessary, atoms: tuple[int, ...], backend: LpBackend, seconds: float
 ) -> tuple[Combination | None, np.ndarray | None]:
     """Minimises the largest atom value under the phase splits; duals prove, the primal is a candidate."""
-    answer = backend.solve(_program(conditions, atoms), seconds)
+    try:
+        answer = backend.solve(_program(conditions, atoms), seconds)
+    except SolverError:  # numerically beyond the solver: nothing is claimed, the leaf stays undecided
+        return None, None
     point = None if answer.primal is None else answer.primal[:-1]
     if answer.row_dual is None or answer.status is LpStatus.LIMIT:
         return None, point

@@ -32,10 +32,20 @@ def _fold(build: Rebuild, k: int, node: Node) -> Node | int:
     if not isinstance(before.op, Foldable) or before.shape != node.shape:
         return node
     rows = _per_channel(np.asarray(node.op.weight), before)
-    if rows is None:
+    if rows is None or not _normal(rows, before.op.weight):
         return node
     build.nodes[position] = replace(before, op=fold(before.op, node.op, rows, before.shape))
     return position
+
+
+def _normal(rows: np.ndarray, weight: object) -> bool:
+    """Whether no product can leave the range in which rounding is relative."""
+    entries = np.abs(weight.data if not isinstance(weight, np.ndarray) else weight)
+    positive = [a[a > 0] for a in (np.abs(rows), entries)]
+    if bool((rows == 1.0).all()) or not all(len(p) for p in positive):
+        return True
+    lowest, highest = (float(f(positive[0])) * float(f(positive[1])) for f in (np.min, np.max))
+    return lowest > 1e-290 and highest < 1e290
 
 
 def _per_channel(weight: np.ndarray, node: Node) -> np.ndarray | None:

@@ -42,6 +42,8 @@ def _merge(build: Rebuild, k: int, node: Node) -> Node | int:
 def product(outer: Matrix, inner: Matrix) -> Matrix | None:
     """The op `outer(inner(x))`, or None where it would not pay or not be accurate."""
     sparse = isinstance(outer, SparseLinear)
+    if not (_moderate(outer.weight) and _moderate(inner.weight)):
+        return None
     if not sparse and outer.weight.shape[0] * inner.weight.shape[1] > outer.weight.size + inner.weight.size:
         return None
     weight = outer.weight @ inner.weight
@@ -54,6 +56,13 @@ def product(outer: Matrix, inner: Matrix) -> Matrix | None:
         return None
     offset, offset_error = _offset(outer, inner, terms)
     return replace(outer, weight=weight, weight_error=error, offset=offset, offset_error=offset_error)
+
+
+def _moderate(matrix: Any) -> bool:
+    """Whether products of entries stay far from underflow and overflow."""
+    entries = np.abs(matrix.data if not isinstance(matrix, np.ndarray) else matrix)
+    entries = entries[entries > 0]
+    return not len(entries) or bool(entries.min() > 1e-140 and entries.max() < 1e140)
 
 
 def _terms(matrix: Any) -> int:

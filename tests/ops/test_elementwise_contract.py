@@ -90,6 +90,7 @@ SELU = 1.67326319217681884765625 * 1.05070102214813232421875, 1.0, 1.05070102214
 SAMPLES = [
     Sample(Relu(), lambda x: max(x, mp.mpf(0))),
     Sample(Exp(), mp.exp, (0.0, 1.0, 700.0, 709.5, 710.0, -745.0, 88.0)),
+    Sample(Exp(-1), lambda x: mp.exp(-x), (0.0, 1.0, -709.5, 745.0)),
     Sample(Log(), mp.log, (0.0, 1.0), lambda x: x > 0),
     Sample(Sqrt(), mp.sqrt, (0.0, 1.0, 2.0), lambda x: x >= 0),
     Sample(InverseSqrt(), lambda x: 1 / mp.sqrt(x), (0.0, 1.0), lambda x: x > 0),

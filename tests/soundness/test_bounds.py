@@ -11,18 +11,19 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import oracle
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lpverify.bounds.alpha import bound_rows, initial, optimise
-from lpverify.bounds.propagate import Bounds, Region, propagate
-from lpverify.interval import Box, cast_down, cast_up, intersect
+from lpverify.bounds.frame import Frame
+from lpverify.bounds.propagate import Region, propagate
+from lpverify.bounds.subproblem import clamp_phase
+from lpverify.interval import Box, intersect
 from lpverify.io.onnx import import_model
-from lpverify.multipliers import Method, Multipliers, Schedule
+from lpverify.multipliers import Effort, Multipliers, Schedule
 from lpverify.network import Network
-from lpverify.search.bab import clamp_phase
 from lpverify.verdict import PhaseSplit
-from tests import oracle
 
 SAMPLES = 2000
 LIMIT = 2**18
@@ -173,13 +174,25 @@ def _torch(array: np.ndarray) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def place(network: Network, lower: np.ndarray, upper: np.ndarray, kind: str) -> tuple[Network, Box]:
-    """The network in an arithmetic, and the box as a batch of one."""
-    if kind == "double":
-        return network, Box(lower[None], upper[None])
+@dataclass(frozen=True)
+class Place:
+    """A network in an arithmetic, its reference in float64, and a box as a batch of one."""
+
+    network: Network
+    reference: Network
+    box: Box
+    like: Any
+
+    def bounds(self, method: str, known: Mapping[int, Box] | None = None, limit: int = LIMIT) -> Frame:
+        region = Region(self.box, known or {})
+        return propagate(self.network, region, Effort(method), limit, self.reference, self.like)
+
+
+def place(network: Network, lower: np.ndarray, upper: np.ndarray, kind: str) -> Place:
     put = _torch if kind == "torch32" else np.asarray
-    ends = Box(put(cast_down(lower[None], np.float32)), put(cast_up(upper[None], np.float32)))
-    return network.convert(put, np.float32), ends
+    dtype = np.float64 if kind == "double" else np.float32
+    box = Box(put(lower[None]), put(upper[None]))
+    return Place(network.convert(put, dtype), network.convert(put), box, put(np.zeros(1, dtype)))
 
 
 ARITHMETICS = ("double", "numpy32", "torch32")
@@ -199,12 +212,12 @@ def assert_contains(boxes: Sequence[Box], values: Sequence[np.ndarray]) -> None:
 @pytest.mark.parametrize(("name", "seed"), CASES)
 def test_boxes_contain_samples(name: str, seed: int, kind: str) -> None:
     s = sampled(name, seed)
-    network, box = place(s.network, s.lower, s.upper, kind)
-    found = {method: propagate(network, Region(box), method, LIMIT) for method in ("ibp", "crown")}
+    at = place(s.network, s.lower, s.upper, kind)
+    found = {method: at.bounds(method) for method in ("ibp", "crown")}
     for bounds in found.values():
         assert not to_numpy(bounds.empty).any()
         assert_contains(bounds.boxes, s.values)
-    for k in network.pre_activations:
+    for k in s.network.pre_activations:
         ibp, crown = found["ibp"].boxes[k], found["crown"].boxes[k]
         assert (to_numpy(crown.lower) >= to_numpy(ibp.lower)).all()
         assert (to_numpy(crown.upper) <= to_numpy(ibp.upper)).all()
@@ -216,8 +229,8 @@ def test_boxes_contain_samples(name: str, seed: int, kind: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_chunks_of_rows_change_nothing(name: str) -> None:
     s = sampled(name, 0)
-    box = Box(s.lower[None], s.upper[None])
-    whole, small = (propagate(s.network, Region(box), "crown", limit) for limit in (LIMIT, 1))
+    at = place(s.network, s.lower, s.upper, "double")
+    whole, small = (at.bounds("crown", limit=limit) for limit in (LIMIT, 1))
     for one, other in zip(whole.boxes, small.boxes, strict=True):
         np.testing.assert_allclose(one.lower, other.lower, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(one.upper, other.upper, rtol=1e-9, atol=1e-9)
@@ -227,13 +240,11 @@ def test_chunks_of_rows_change_nothing(name: str) -> None:
 # Optimised and random multipliers, with phase splits.
 
 
-def split_region(
-    s: Sampled, rng: np.random.Generator, kind: str
-) -> tuple[Network, Bounds, Mapping[int, Any], Sampled]:
+def split_region(s: Sampled, rng: np.random.Generator, kind: str) -> tuple[Frame, Mapping[int, Any], Sampled]:
     """Bounds on a region with random phase splits, and the samples that lie in it."""
-    network, box = place(s.network, s.lower, s.upper, kind)
-    bounds = propagate(network, Region(box), "crown", LIMIT)
-    known = {k: (b.lower[0], b.upper[0]) for k, b in bounds.known(network).items()}
+    at = place(s.network, s.lower, s.upper, kind)
+    network, bounds = at.network, at.bounds("crown")
+    known = {k: (bounds.boxes[k].lower[0], bounds.boxes[k].upper[0]) for k in network.pre_activations}
     signs: dict[int, Any] = {}
     mask = np.ones(len(s.values[0]), dtype=bool)
     for k in network.pre_activations:
@@ -247,11 +258,11 @@ def split_region(
             sign = signs.setdefault(k, np.zeros((1, values.shape[1])))
             sign[0, element] = 1.0 if active else -1.0
     batch = {k: Box(low[None], high[None]) for k, (low, high) in known.items()}
-    like = to_numpy(box.lower)
-    shaped = {k: v.reshape(1, *network.nodes[k].shape).astype(like.dtype) for k, v in signs.items()}
+    dtype = to_numpy(at.like).dtype
+    shaped = {k: v.reshape(1, *network.nodes[k].shape).astype(dtype) for k, v in signs.items()}
     arrays = {k: _torch(v) for k, v in shaped.items()} if kind == "torch32" else shaped
-    method: Method = "ibp" if rng.random() < 0.5 else "crown"
-    return network, propagate(network, Region(box, batch), method, LIMIT), arrays, s.restricted(mask)
+    method = "ibp" if rng.random() < 0.5 else "crown"
+    return at.bounds(method, batch), arrays, s.restricted(mask)
 
 
 def random_rows(network: Network, rng: np.random.Generator, kind: str) -> Any:
@@ -263,7 +274,8 @@ def assert_below(linear: Any, lower: Any, rows: Any, s: Sampled) -> None:
     """The linear bounds are below `rows . output` at the samples, and `lower` is too."""
     exact = to_numpy(rows)[0].astype(np.longdouble).reshape(3, -1)
     truth = s.values[-1].reshape(len(s.values[-1]), -1) @ exact.T
-    line = s.values[0] @ to_numpy(linear.a)[0].astype(np.longdouble).T + to_numpy(linear.constant)[0]
+    deviation = s.values[0] - to_numpy(linear.centre)[0]
+    line = deviation @ to_numpy(linear.a)[0].astype(np.longdouble).T + to_numpy(linear.constant)[0]
     assert (line <= truth).all()
     assert (to_numpy(lower)[0] <= truth.min(axis=0)).all()
 
@@ -273,16 +285,16 @@ def assert_below(linear: Any, lower: Any, rows: Any, s: Sampled) -> None:
 def test_optimised_bounds_are_below_samples(name: str, seed: int, kind: str) -> None:
     s = sampled(name, seed)
     rng = np.random.default_rng(seed)
-    network, bounds, signs, inside = split_region(s, rng, kind)
-    assert not to_numpy(bounds.empty).any()
+    frame, signs, inside = split_region(s, rng, kind)
+    assert not to_numpy(frame.empty).any()
     assert len(inside.values[0])
-    assert_contains(bounds.boxes, inside.values)
-    rows = random_rows(network, rng, kind)
-    start = initial(network, bounds, 3, signs)
-    first = bound_rows(network, rows, bounds).concretize(bounds.boxes[0])
-    linear, lower, best, _ = optimise(network, rows, bounds, signs, start, Schedule(8), lambda _: False)
+    assert_contains(frame.boxes, inside.values)
+    rows = random_rows(s.network, rng, kind)
+    start = initial(frame, 3, signs)
+    first = bound_rows(frame, rows).concretize(frame.boxes[0])
+    linear, lower, best, _ = optimise(frame, rows, signs, start, Schedule(8), lambda _: False)
     assert_below(linear, lower, rows, inside)
-    again = bound_rows(network, rows, bounds, best, signs).concretize(bounds.boxes[0])
+    again = bound_rows(frame, rows, best, signs).concretize(frame.boxes[0])
     assert (to_numpy(again) >= to_numpy(lower) - 1e-4 * abs(to_numpy(lower))).all()
     assert (to_numpy(lower) >= to_numpy(first) - 1e-4 * abs(to_numpy(first))).all()
 
@@ -292,16 +304,16 @@ def test_optimised_bounds_are_below_samples(name: str, seed: int, kind: str) -> 
 def test_any_admissible_multipliers_are_sound(name: str, seed: int, kind: str) -> None:
     s = sampled(name, seed)
     rng = np.random.default_rng([seed, 1])
-    network, bounds, signs, inside = split_region(s, rng, kind)
-    rows = random_rows(network, rng, kind)
-    start = initial(network, bounds, 3, signs)
+    frame, signs, inside = split_region(s, rng, kind)
+    rows = random_rows(s.network, rng, kind)
+    start = initial(frame, 3, signs)
     for scale in (0.1, 1.0, 100.0):
         alpha = {
             k: _like(rng.choice([0.0, 1.0, 0.3, rng.random()], v.shape), v) for k, v in start.alpha.items()
         }
         beta = {k: _like(scale * rng.exponential(size=v.shape), v) for k, v in start.beta.items()}
-        linear = bound_rows(network, rows, bounds, Multipliers(alpha, beta), signs)
-        assert_below(linear, linear.concretize(bounds.boxes[0]), rows, inside)
+        linear = bound_rows(frame, rows, Multipliers(alpha, beta), signs)
+        assert_below(linear, linear.concretize(frame.boxes[0]), rows, inside)
 
 
 def _like(array: np.ndarray, like: Any) -> Any:
@@ -332,14 +344,13 @@ def test_bounds_contain_exact_ranges(seed: int, kind: str) -> None:
     ends = tuple(tuple(Fraction(int(v), 8) for v in np.sort(rng.integers(-8, 9, 2))) for _ in range(2))
     network = import_model(oracle.onnx_bytes(layers)).network
     low, high = (np.array([float(e[i]) for e in ends]) for i in range(2))
-    converted, box = place(network, low, high, kind)
+    at = place(network, low, high, kind)
     outputs = [p[2:] for cell in oracle.cells(layers, ends, 3000) for _, p in cell]
+    rows = _like(np.stack([np.eye(2), -np.eye(2)]).reshape(1, 4, 2), at.like)
     for method in ("ibp", "crown"):
-        bounds = propagate(converted, Region(box), method, LIMIT)
-        final = bounds.boxes[converted.output]
-        rows = _like(np.stack([np.eye(2), -np.eye(2)]).reshape(1, 4, 2), box.lower)
-        rows = rows.astype(np.float64) if kind == "double" else rows
-        lower = to_numpy(bound_rows(converted, rows, bounds).concretize(box))[0]
+        frame = at.bounds(method)
+        final = frame.boxes[network.output]
+        lower = to_numpy(bound_rows(frame, rows).concretize(at.box))[0]
         for i in range(2):
             smallest, largest = min(p[i] for p in outputs), max(p[i] for p in outputs)
             assert Fraction(float(final.lower[0, i])) <= smallest
@@ -351,25 +362,22 @@ def test_bounds_contain_exact_ranges(seed: int, kind: str) -> None:
 @pytest.mark.parametrize("kind", ARITHMETICS)
 @pytest.mark.parametrize("seed", range(12))
 def test_linear_bounds_hold_exactly(seed: int, kind: str) -> None:
-    """`a . x + constant <= row . f(x)` in fractions, at corners and random points."""
+    """`a . (x - c) + constant <= row . f(x)` in fractions, at corners and random points."""
     layers = tiny_layers(seed)
     rng = np.random.default_rng([seed, 3])
     low, high = np.sort(rng.normal(size=(2, 2)), axis=0)
-    network, box = place(import_model(oracle.onnx_bytes(layers)).network, low, high, kind)
-    bounds = propagate(network, Region(box), "crown", LIMIT)
-    rows = random_exact_rows(rng, box)
-    linear = bound_rows(network, rows, bounds)
+    at = place(import_model(oracle.onnx_bytes(layers)).network, low, high, kind)
+    rows = _like(rng.integers(-3, 4, (1, 3, 2)), at.like)
+    linear = bound_rows(at.bounds("crown"), rows)
+    centre = [Fraction(float(v)) for v in linear.centre[0]]
     corners = [(a, b) for a in (low[0], high[0]) for b in (low[1], high[1])]
     for point in [*corners, *rng.uniform(low, high, (12, 2)).tolist()]:
         x = [Fraction(float(v)) for v in point]
         y = oracle.forward(layers, x)
         for r in range(3):
-            line = _exact_dot(linear.a[0, r], x) + Fraction(float(linear.constant[0, r]))
+            deviation = [v - c for v, c in zip(x, centre, strict=True)]
+            line = _exact_dot(linear.a[0, r], deviation) + Fraction(float(linear.constant[0, r]))
             assert line <= _exact_dot(rows[0, r], y)
-
-
-def random_exact_rows(rng: np.random.Generator, box: Box) -> Any:
-    return _like(rng.integers(-3, 4, (1, 3, 2)).astype(to_numpy(box.lower).dtype), box.lower)
 
 
 def _exact_dot(a: Any, x: Sequence[Fraction]) -> Fraction:

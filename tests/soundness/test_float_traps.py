@@ -11,7 +11,9 @@ from functools import cache
 from math import nextafter
 
 import numpy as np
+import oracle
 import pytest
+from oracle import Layers, row
 
 from lpverify.bounds.evaluate import Arithmetic, Batch, double_precision, evaluate, to_numpy
 from lpverify.bounds.propagate import Region
@@ -26,8 +28,6 @@ from lpverify.search.engines import choose_engine, numpy_float32, torch_float32
 from lpverify.search.tree import Subproblem, Tree
 from lpverify.verdict import Sat, Unsat, Verdict
 from lpverify.verify import verify_query
-from tests import oracle
-from tests.oracle import Layers, row
 
 SECONDS = 0.05
 ARITHMETICS: dict[str, Callable[[Problem], Arithmetic]] = {
@@ -115,6 +115,7 @@ def traps() -> Iterator[tuple[str, Trap]]:
         trap([([[3e38], [3e38]], [0, 0]), ([[10, -10]], [1])], [(0, 1)], {1: 1}),
     )
     yield "tiny form", trap([([[1]], [0]), ([[1]], [0])], [(0, 1e11)], {1: Fraction("-1e-46")})
+    yield "tiny form, huge values", trap([([[1]], [0]), ([[1]], [0])], [(0, 1e35)], {1: Fraction("-1e-46")})
     yield "form below float32", trap([([[1]], [0]), ([[1e30]], [0])], [(0, 1)], {1: Fraction("-1e-60")})
     yield (
         "form far below",
@@ -244,7 +245,7 @@ def test_bounds_are_not_above_the_minimum(name: str, arithmetic: str) -> None:
     for effort in EFFORTS:
         found = evaluate(problem, place, Batch(np.zeros(1, np.int64), Region(box), {}), effort)
         assert not found.refuted[0]
-        assert not to_numpy(found.bounds.empty)[0]
+        assert not to_numpy(found.frame.empty)[0]
         for low in found.lower.reshape(-1).tolist():
             assert low == -np.inf or Fraction(low) <= minimum, effort
 

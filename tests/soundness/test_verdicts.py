@@ -9,7 +9,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
+import oracle
 import pytest
+from oracle import Layers, Row, row
 
 from lpverify.bounds.evaluate import Arithmetic, double_precision
 from lpverify.config import Config, Deadline
@@ -23,8 +25,6 @@ from lpverify.search.engines import choose_engine, numpy_float32, torch_float32
 from lpverify.search.tree import Subproblem, Tree
 from lpverify.verdict import Sat, Unsat, Verdict
 from lpverify.verify import verify_query
-from tests import oracle
-from tests.oracle import Layers, Row, row
 
 SEEDS = 240
 CHUNK = 10
