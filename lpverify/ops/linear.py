@@ -1,7 +1,9 @@
 """Affine ops with weights: matrix products, scaling by constants, sums of values."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from lpverify.interval import (
     tiny,
     unit_roundoff,
 )
-from lpverify.ops.base import AffineOp, Constant, GraphBuilder, OnnxNode, importer
+from lpverify.ops.base import AffineOp, Constant, GraphBuilder, OnnxNode, Op, importer
 from lpverify.ops.shape import Transpose, broadcast_to, reshape_to
 
 ROUNDING = 2.0**-52  # relative error of one or two operations on exact double constants
@@ -78,8 +80,20 @@ class SparseLinear(AffineOp):
 
     @property
     def terms(self) -> tuple[int, int]:
-        rows, columns = self.weight.shape
-        return columns, rows
+        return self._terms
+
+    @cached_property
+    def _terms(self) -> tuple[int, int]:
+        """Most nonzeros in a row and in a column: only those are multiplied."""
+        columns = np.bincount(self.weight.indices, minlength=1)
+        return int(np.diff(self.weight.indptr).max(initial=1)), int(columns.max(initial=1))
+
+    def convert(self, function: Callable[[np.ndarray], Array]) -> Op:
+        """Dense where arrays are not NumPy's."""
+        if isinstance(function(np.zeros(1)), np.ndarray):
+            return super().convert(function)
+        dense = Linear(self.weight.toarray(), self.offset, self.weight_error, self.offset_error)
+        return dense.convert(function)
 
 
 @dataclass(frozen=True)
