@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lpverify.bounds.clip import clip
-from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, double_precision, evaluate, to_numpy
+from lpverify.bounds.evaluate import (
+    Arithmetic,
+    Batch,
+    Evaluation,
+    case_forms,
+    double_precision,
+    evaluate,
+    to_numpy,
+)
 from lpverify.bounds.farkas import alternatives, combination_bound, necessary
 from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch
 from lpverify.interval import Array, Box
@@ -74,9 +82,9 @@ class _Checker:
         """Bounds one node again; checks it if it is a leaf, else returns its children."""
         node = self.proof.nodes[item.node]
         batch = make_batch([item], self.arithmetic)
-        multipliers = node.leaf.multipliers if node.leaf is not None else node.multipliers
         effort = replace(node.effort or Effort(), schedule=None)
-        evaluation = evaluate(self.problem, self.arithmetic, batch, effort, admissible(multipliers))
+        warm, rows = admissible(node.multipliers), self._rows(node)
+        evaluation = evaluate(self.problem, self.arithmetic, batch, effort, warm, rows)
         if node.leaf is not None:
             self.leaves += 1
             if not self._holds(item, node.leaf, batch, evaluation):
@@ -88,14 +96,21 @@ class _Checker:
             return []
         return self._children(item, node, batch, evaluation)
 
+    def _rows(self, node: ProofNode) -> np.ndarray | None:
+        """The recorded rows as a batch of one; positions that the case does not have are dropped."""
+        if node.rows is None:
+            return None
+        most = len(case_forms(self.problem, node.case))
+        return np.array([[r if 0 <= r < most else 0 for r in node.rows]])
+
     def _children(
         self, item: Subproblem, node: ProofNode, batch: Batch, evaluation: Evaluation
     ) -> list[Subproblem]:
         box = Box(item.lower[None], item.upper[None])
         if node.clipped:
             box = clip(self.problem, batch.cases, evaluation, box)
-        item = replace(item, lower=box.lower[0], upper=box.upper[0])
         item = inherit(item, self.arithmetic.network, evaluation, 0)
+        item = replace(item, lower=box.lower[0], upper=box.upper[0])
         children = []
         for k in node.children:
             split = self.proof.nodes[k].split

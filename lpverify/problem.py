@@ -178,7 +178,8 @@ def _split_cases(formula: Formula, inputs: int) -> Iterator[_Draft]:
             continue
         count += len(fork.children) - 1
         stack.extend(
-            _Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest)) for child in reversed(fork.children)
+            _Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest))
+            for child in reversed(fork.children)
         )
 
 

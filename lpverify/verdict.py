@@ -53,9 +53,8 @@ class Combination:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """Why a subproblem has no solution: bounds under `multipliers`, or one combination an alternative."""
+    """Why a subproblem has no solution: its node's bounds, or one combination for each alternative."""
 
-    multipliers: Multipliers | None = None
     combinations: tuple[Combination, ...] | None = None
 
 
@@ -69,7 +68,8 @@ class ProofNode:
         split: What it adds to the parent.
         effort: How its boxes were first bounded; later passes only start from those.
         clipped: Its children live in the box clipped by its own linear bounds.
-        multipliers: Those of the bounds it was clipped with.
+        multipliers: Those of its bounds, when recorded.
+        rows: The forms that they bound, as positions among the case's forms.
         leaf: Set when refuted.
         children: How many children were opened.
     """
@@ -80,6 +80,7 @@ class ProofNode:
     effort: Effort | None = None
     clipped: bool = False
     multipliers: Multipliers | None = None
+    rows: tuple[int, ...] | None = None
     leaf: Leaf | None = None
     children: list[int] = field(default_factory=list)
 

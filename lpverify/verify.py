@@ -1,7 +1,7 @@
 """One query end to end: the ladder from cheap to complete, and its deadline."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,24 +15,22 @@ from lpverify.bounds.evaluate import (
     to_numpy,
 )
 from lpverify.bounds.propagate import Region
-from lpverify.bounds.subproblem import Subproblem, inherit
+from lpverify.bounds.subproblem import Subproblem
 from lpverify.config import Config
 from lpverify.io.onnx import Model
-from lpverify.multipliers import Effort, Schedule
+from lpverify.multipliers import Effort
 from lpverify.problem import Problem, compile_problem
 from lpverify.query import Query
 from lpverify.replay import Replayer
 from lpverify.search.attack import AttackPlan, first_candidates, gradient_attack, try_points
 from lpverify.search.bab import Search
 from lpverify.search.branching import worst_row
-from lpverify.search.engines import choose_arithmetic, choose_engine
+from lpverify.search.engines import backward_budget, choose_arithmetic, choose_engine
 from lpverify.search.tree import Tree
 from lpverify.verdict import Leaf, Progress, Proof, Sat, Timeout, Unsat, Verdict, Witness
 
 Report = Callable[[Progress], None]
 CANDIDATE_CASES = 64
-WORK_PER_SECOND = 2e9  # multiplications of a backward pass, roughly, on one core
-BOUND_SHARE = 0.1
 
 
 def verify_query(
@@ -78,7 +76,7 @@ class _Ladder:
         if witness is not None:
             return Sat(witness, Progress(stage="candidate points"))
         cheap = double_precision(self.problem)
-        backward = Effort("crown", budget=self._budget())
+        backward = Effort("crown", budget=backward_budget(self.config))
         for stage, effort in (("interval bounds", Effort("ibp")), ("backward bounds", backward)):
             arithmetic = cheap if effort.method == "ibp" else choose_arithmetic(self.problem, self.config)
             verdict = self._sweep(arithmetic, effort, stage)
@@ -92,10 +90,6 @@ class _Ladder:
     def _progress(self, stage: str) -> Progress:
         margin = min((r.margin for r in self.roots), default=float("inf"))
         return Progress(self.tree.closed, len(self.roots), margin, stage)
-
-    def _budget(self) -> float:
-        """Multiplications that one value's backward bounds may take: a share of the time left."""
-        return WORK_PER_SECOND * BOUND_SHARE * min(self.config.deadline.remaining, 1e6)
 
     def _points(self) -> Witness | None:
         roots = self.roots[:CANDIDATE_CASES]
@@ -124,7 +118,7 @@ class _Ladder:
                 return Sat(witness, self._progress(stage))
             for item, refuted in zip(items, evaluation.refuted, strict=True):
                 if refuted:
-                    self.tree.bounded(item.node, effort, None, False)
+                    self.tree.bounded(item.node, effort, False)
                     self.tree.close(item.node, Leaf())
                 else:
                     remaining.append(item)
@@ -163,37 +157,7 @@ class _Ladder:
 
     def _search(self, arithmetic: Arithmetic) -> Verdict:
         engine = choose_engine(self.problem, arithmetic, self.config)
-        if engine.effort.method == "ibp":
-            verdict = self._refine_roots(arithmetic)
-            if verdict is not None:
-                return verdict
         search = Search(
             self.problem, engine, self.replay, self.config.deadline, self.tree, report=self.report
         )
         return search.run(self.roots)
-
-    def _refine_roots(self, arithmetic: Arithmetic) -> Verdict | None:
-        """Backward boxes and optimised multipliers at each root, which its subproblems inherit."""
-        remaining = []
-        effort = Effort("crown", Schedule(steps=20), self._budget())
-        for root in self.roots:
-            if self.config.deadline.passed:
-                return Timeout(self._progress("alpha optimisation"))
-            box = arithmetic.box(root.lower[None], root.upper[None])
-            evaluation = evaluate(
-                self.problem, arithmetic, Batch(np.array([root.case]), Region(box), {}), effort
-            )
-            witness = self._corners([root], evaluation)
-            if witness is not None:
-                return Sat(witness, self._progress("alpha optimisation"))
-            multipliers = evaluation.multipliers.rows(0) if evaluation.multipliers is not None else None
-            self.tree.bounded(root.node, effort, multipliers, False)
-            if evaluation.refuted[0]:
-                self.tree.close(root.node, Leaf(multipliers))
-                continue
-            inherited = inherit(root, arithmetic.network, evaluation, 0)
-            remaining.append(replace(inherited, warm=multipliers))
-        self.roots = remaining
-        if not remaining:
-            return Unsat(self.tree.proof(len(self.problem.cases)), self._progress("alpha optimisation"))
-        return None

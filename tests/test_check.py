@@ -91,12 +91,11 @@ def test_multipliers_out_of_range_do_not_help(case):
     cases = tuple(replace(c, bounds=c.bounds + 1.0) for c in problem.cases)
     wild = []
     for node in proof.nodes:
-        leaf = node.leaf
-        if leaf is not None and leaf.multipliers is not None:
-            m = leaf.multipliers
+        m = node.multipliers
+        if m is not None:
             alpha = {k: v * 5 - 2 for k, v in m.alpha.items()}
-            leaf = Leaf(replace(m, alpha=alpha, beta={k: -50 * v for k, v in m.beta.items()}))
-        wild.append(replace(node, leaf=leaf))
+            m = replace(m, alpha=alpha, beta={k: -50 * v for k, v in m.beta.items()})
+        wild.append(replace(node, multipliers=m))
     assert not check_proof(replace(problem, cases=cases), Proof(proof.cases, wild, True)).valid
 
 

@@ -18,23 +18,27 @@ Ends = tuple[np.ndarray, np.ndarray]
 def clip(problem: Problem, cases: np.ndarray, evaluation: Evaluation, box: Box) -> Box:
     """The clipped boxes `(B, n)`, float64; rows that a clip would empty stay as they are."""
     lower, upper = box.lower.copy(), box.upper.copy()
-    slopes = to_numpy(evaluation.linear.a).astype(np.float64, copy=False)
-    values = to_numpy(evaluation.linear.concretize(evaluation.frame.boxes[0]))
     for case in np.unique(cases):
         members = np.flatnonzero(cases == case)
-        low, high = _clip_case(problem, int(case), slopes[members], values[members], box.rows(members))
+        low, high = _clip_case(problem, int(case), members, evaluation, box.rows(members))
         kept = (low <= high).all(axis=1)
         lower[members[kept]], upper[members[kept]] = low[kept], high[kept]
     return Box(lower, upper)
 
 
-def _clip_case(problem: Problem, case: int, slopes: np.ndarray, values: np.ndarray, box: Box) -> Ends:
+def _clip_case(problem: Problem, case: int, members: np.ndarray, evaluation: Evaluation, box: Box) -> Ends:
     description, columns = problem.cases[case], columns_of(problem, case)
+    slopes = to_numpy(evaluation.linear.a).astype(np.float64, copy=False)[members]
+    values = to_numpy(evaluation.linear.concretize(evaluation.frame.boxes[0]))[members]
+    rows, everyone = evaluation.rows[members], np.arange(len(members))
 
     def leaf(atom: int) -> Ends:
-        column = columns[atom]
-        slack = round_up(description.bounds[atom] - values[:, column])
-        return half_space(slopes[:, column], slack, box)
+        matches = rows == columns[atom]
+        row, bound = matches.argmax(axis=1), description.bounds[atom]
+        slack = np.where(matches.any(axis=1), round_up(bound - values[everyone, row]), np.inf)
+        low, high = half_space(slopes[everyone, row], slack, box)
+        refuted = (evaluation.lower[members, columns[atom]] > bound)[:, None]
+        return np.where(refuted, np.inf, low), np.where(refuted, -np.inf, high)
 
     def both(parts: list[Ends]) -> Ends:
         lower = np.max([box.lower, *(p[0] for p in parts)], axis=0)

@@ -61,11 +61,14 @@ class Batch:
         cases: Index of each one's case, `(B,)`.
         region: Their regions.
         signs: For split values `(B, *shape)` with +1, -1, 0.
+        floor: Lower bounds of the forms of each one's case that are known to hold, `(B, F)`; a case with
+            fewer forms fills up with minus infinity. None: nothing is known.
     """
 
     cases: np.ndarray
     region: Region
     signs: Mapping[int, Array]
+    floor: np.ndarray | None = None
 
 
 @dataclass
@@ -74,9 +77,9 @@ class Evaluation:
 
     Attributes:
         frame: Boxes of all values, and what else bounds them.
-        linear: Linear bounds of the conditions' forms.
-        lower: Certified lower bounds `(B, R)` of the forms `forms`, NumPy float64.
-        forms: Which form each row is, `(B, R)`.
+        linear: Linear bounds of the rows.
+        rows: Which forms of its case each subproblem's rows bound, `(B, R)`: positions in `case_forms`.
+        lower: Certified lower bounds of all forms of the case, `(B, F)` NumPy float64.
         refuted: `(B,)`.
         multipliers: What the bounds were computed with, None: adaptive.
         trace: Coefficients for branching.
@@ -84,8 +87,8 @@ class Evaluation:
 
     frame: Frame
     linear: LinearBound
+    rows: np.ndarray
     lower: np.ndarray
-    forms: np.ndarray
     refuted: np.ndarray
     multipliers: Multipliers | None
     trace: Trace
@@ -97,48 +100,89 @@ def evaluate(
     batch: Batch,
     effort: Effort,
     warm: Multipliers | None = None,
+    rows: np.ndarray | None = None,
 ) -> Evaluation:
-    """Bounds every subproblem of the batch; refutes what it can."""
+    """Bounds every subproblem of the batch; refutes what it can.
+
+    Args:
+        problem: What the cases belong to.
+        arithmetic: Where to compute.
+        batch: The subproblems.
+        effort: How much to spend.
+        warm: Multipliers to start from, with one row for each of `rows`.
+        rows: Which forms to bound, as in `Evaluation`; default: those not settled by the batch's floor.
+    """
     frame = propagate(
         arithmetic.network, batch.region, effort, arithmetic.limit, arithmetic.reference, arithmetic.like
     )
-    forms = form_table(problem, batch.cases)
-    rows = unit_rows(forms, arithmetic)
+    floor = np.maximum(known_floor(problem, batch), _interval_floor(problem, batch, frame))
+    rows = open_rows(problem, batch.cases, floor) if rows is None else rows
+    seeds = unit_rows(_row_forms(problem, batch.cases, rows), arithmetic)
     trace = Trace()
     multipliers = None
 
-    def refuted(lower: Array) -> np.ndarray:
-        return refute(problem, batch.cases, forms, to_numpy(lower)) | to_numpy(frame.empty)
+    def total(lower: Array) -> np.ndarray:
+        best = floor.copy()
+        np.maximum.at(best, (np.arange(len(rows))[:, None], rows), to_numpy(lower))
+        return best
 
-    linear = bound_rows(frame, rows, warm, batch.signs, trace)
-    best = _with_box(linear.concretize(frame.boxes[0]), frame, forms)
+    def refuted(lower: Array) -> np.ndarray:
+        return refute(problem, batch.cases, total(lower)) | to_numpy(frame.empty)
+
+    linear = bound_rows(frame, seeds, warm, batch.signs, trace)
+    best = linear.concretize(frame.boxes[0])
     if effort.schedule is not None and not refuted(best).all():
-        start = initial(frame, forms.shape[1], batch.signs, warm)
+        start = initial(frame, rows.shape[1], batch.signs, warm)
         linear, improved, multipliers, trace = optimise(
-            frame, rows, batch.signs, start, effort.schedule, lambda low: bool(refuted(low).all())
+            frame, seeds, batch.signs, start, effort.schedule, lambda low: bool(refuted(low).all())
         )
         best = namespace(best).maximum(best, improved)
-    return Evaluation(frame, linear, to_numpy(best), forms, refuted(best), multipliers or warm, trace)
+    return Evaluation(frame, linear, rows, total(best), refuted(best), multipliers or warm, trace)
 
 
-def _with_box(lower: Array, frame: Frame, forms: np.ndarray) -> Array:
-    """The better of the backward bounds and the interval of the forms."""
-    xp = namespace(lower)
-    interval = frame.boxes[frame.network.output].lower
-    index = forms if xp is np else xp.asarray(forms, device=interval.device)
-    return xp.maximum(lower, xp.take_along_axis(interval, index, axis=1))
+def case_forms(problem: Problem, case: int) -> np.ndarray:
+    """The forms that a case's condition reads, sorted, at least one."""
+    forms = np.unique(problem.cases[case].forms)
+    return forms if len(forms) else np.zeros(1, np.int64)
 
 
-def form_table(problem: Problem, cases: np.ndarray) -> np.ndarray:
-    """For each subproblem the forms its condition reads, `(B, R)`; short rows repeat their last form."""
-    lists = [_forms(problem, int(c)) for c in cases]
+def columns_of(problem: Problem, case: int) -> np.ndarray:
+    """For each atom of a case the position of its form in `case_forms`."""
+    return np.searchsorted(case_forms(problem, case), problem.cases[case].forms)
+
+
+def known_floor(problem: Problem, batch: Batch) -> np.ndarray:
+    """The batch's floor, or minus infinity."""
+    if batch.floor is not None:
+        return batch.floor
+    width = max(len(case_forms(problem, int(c))) for c in np.unique(batch.cases))
+    return np.full((len(batch.cases), width), -np.inf)
+
+
+def _interval_floor(problem: Problem, batch: Batch, frame: Frame) -> np.ndarray:
+    """Interval bounds of the forms of each case."""
+    interval = to_numpy(frame.boxes[frame.network.output].lower)
+    floor = np.full(known_floor(problem, batch).shape, -np.inf)
+    for case in np.unique(batch.cases):
+        members = np.flatnonzero(batch.cases == case)
+        forms = case_forms(problem, int(case))
+        floor[members, : len(forms)] = interval[members][:, forms]
+    return floor
+
+
+def open_rows(problem: Problem, cases: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """Positions of the forms that some atom still needs, `(B, R)`; short rows repeat their last one."""
+    lists = []
+    for case, known in zip(cases, floor, strict=True):
+        columns = columns_of(problem, int(case))
+        needed = np.unique(columns[~(known[columns] > problem.cases[int(case)].bounds)])
+        lists.append(needed if len(needed) else np.zeros(1, np.int64))
     width = max(len(f) for f in lists)
     return np.array([np.concatenate([f, np.repeat(f[-1:], width - len(f))]) for f in lists])
 
 
-def _forms(problem: Problem, case: int) -> np.ndarray:
-    forms = np.unique(problem.cases[case].forms)
-    return forms if len(forms) else np.zeros(1, np.int64)
+def _row_forms(problem: Problem, cases: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.stack([case_forms(problem, int(c))[r] for c, r in zip(cases, rows, strict=True)])
 
 
 def unit_rows(forms: np.ndarray, arithmetic: Arithmetic) -> Array:
@@ -148,20 +192,13 @@ def unit_rows(forms: np.ndarray, arithmetic: Arithmetic) -> Array:
     return arithmetic.array((forms[:, :, None] == np.arange(size)).astype(np.float64))
 
 
-def refute(problem: Problem, cases: np.ndarray, forms: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """Which subproblems have no solution, by certified lower bounds `(B, R)` of their forms."""
+def refute(problem: Problem, cases: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Which subproblems have no solution, by certified lower bounds `(B, F)` of their case's forms."""
     result = np.zeros(len(cases), dtype=bool)
     for case in np.unique(cases):
         members = np.flatnonzero(cases == case)
-        description = problem.cases[case]
-        columns = np.searchsorted(_forms(problem, int(case)), description.forms)
-        result[members] = description.refuted(lower[members][:, columns])
+        result[members] = problem.cases[case].refuted(lower[members][:, columns_of(problem, int(case))])
     return result
-
-
-def columns_of(problem: Problem, case: int) -> np.ndarray:
-    """For each atom of a case its column in the rows of `form_table`."""
-    return np.searchsorted(_forms(problem, case), problem.cases[case].forms)
 
 
 def to_numpy(array: Array) -> np.ndarray:

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpverify.bounds.alpha import bound_rows
-from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, columns_of, to_numpy, unit_rows
+from lpverify.bounds.evaluate import (
+    Arithmetic,
+    Batch,
+    Evaluation,
+    case_forms,
+    columns_of,
+    to_numpy,
+    unit_rows,
+)
 from lpverify.bounds.linear import backward, centre_value
 from lpverify.interval import SUM_INFLATION, Box, gamma
 from lpverify.problem import Problem
@@ -42,7 +50,8 @@ def necessary(
     """The conditions of one batch entry, from backward bounds with the lines of its own boxes."""
     case = problem.cases[int(batch.cases[i])]
     frame = evaluation.frame.entry(i)
-    linear = bound_rows(frame, unit_rows(evaluation.forms[i : i + 1], arithmetic))
+    forms = case_forms(problem, int(batch.cases[i]))[None]
+    linear = bound_rows(frame, unit_rows(forms, arithmetic))
     columns = columns_of(problem, int(batch.cases[i]))
     slopes, heights = (to_numpy(part)[0] for part in linear.absolute())
     heights = np.nextafter(heights[columns] - case.bounds, -np.inf)

@@ -76,8 +76,12 @@ def _worth_refining(frame: Frame, region: Region, effort: Effort, limit: int) ->
     boxes = propagate(network, region, Effort("ibp"), limit, frame.reference, frame.like).boxes
     fixed = {i for n in products for i in n.inputs if bool((boxes[i].lower == boxes[i].upper).all())}
     linear = {id(n) for n in products if fixed.intersection(n.inputs)}
-    needed = {i for n in network.nodes if n.op is not None and not isinstance(n.op, AffineOp) and id(n) not in linear
-              for i in n.inputs}
+    needed = {
+        i
+        for n in network.nodes
+        if n.op is not None and not isinstance(n.op, AffineOp) and id(n) not in linear
+        for i in n.inputs
+    }
     return network.refinable & needed
 
 

@@ -26,6 +26,8 @@ class Subproblem:
         phases: Phase splits on the path.
         margin: Best proven margin of an ancestor; positive would be refuted.
         warm: Multipliers of the parent, without batch axis.
+        rows: The forms that `warm` speaks of, as positions among the case's forms.
+        floor: Lower bounds of all forms of the case, proven for an ancestor; None: unknown.
     """
 
     node: int
@@ -36,12 +38,17 @@ class Subproblem:
     phases: tuple[PhaseSplit, ...] = ()
     margin: float = float("-inf")
     warm: Multipliers | None = None
+    rows: tuple[int, ...] = ()
+    floor: np.ndarray | None = None
 
 
 def inherit(item: Subproblem, network: Network, evaluation: Evaluation, i: int) -> Subproblem:
-    """The subproblem with the boxes that entry `i` of an evaluation has proven for it."""
+    """The subproblem with what entry `i` of an evaluation has proven for it."""
     boxes = evaluation.frame.boxes
-    return replace(item, known={k: (boxes[k].lower[i], boxes[k].upper[i]) for k in network.pre_activations})
+    known = {k: (boxes[k].lower[i], boxes[k].upper[i]) for k in network.pre_activations}
+    multipliers = None if evaluation.multipliers is None else evaluation.multipliers.rows(i)
+    rows = tuple(int(r) for r in evaluation.rows[i])
+    return replace(item, known=known, warm=multipliers, rows=rows, floor=evaluation.lower[i])
 
 
 def child(item: Subproblem, node: int, split: Split) -> Subproblem:
@@ -78,7 +85,20 @@ def make_batch(items: Sequence[Subproblem], arithmetic: Arithmetic) -> Batch:
         if all(k in s.known for s in items)
     }
     cases = np.array([s.case for s in items])
-    return Batch(cases, Region(box, known), _signs(items, arithmetic))
+    return Batch(cases, Region(box, known), _signs(items, arithmetic), _floors(items))
+
+
+def _floors(items: Sequence[Subproblem]) -> np.ndarray | None:
+    """The known floors side by side, as wide as the widest."""
+    floors = [s.floor for s in items]
+    if any(f is None for f in floors):
+        return None
+    width = max(len(f) for f in floors if f is not None)
+    result = np.full((len(items), width), -np.inf)
+    for row, floor in zip(result, floors, strict=True):
+        if floor is not None:
+            row[: len(floor)] = floor
+    return result
 
 
 def _signs(items: Sequence[Subproblem], arithmetic: Arithmetic) -> dict[int, Array]:
@@ -95,16 +115,24 @@ def _signs(items: Sequence[Subproblem], arithmetic: Arithmetic) -> dict[int, Arr
 
 
 def make_warm(
-    items: Sequence[Subproblem], signs: Mapping[int, Array], rows: int, like: Array
+    items: Sequence[Subproblem], signs: Mapping[int, Array], rows: np.ndarray, like: Array
 ) -> Multipliers | None:
-    """Stacks the parents' multipliers where all have them with that many rows; new betas are zero."""
-    if any(s.warm is None or any(v.shape[0] != rows for v in s.warm.alpha.values()) for s in items):
-        return None
-    warms = [s.warm for s in items if s.warm is not None]
+    """Stacks the parents' multipliers of the wanted rows `(B, R)`; new betas are zero.
+
+    None unless every parent has multipliers for all of its rows.
+    """
+    picks, warms = [], []
+    for item, wanted in zip(items, rows, strict=True):
+        place = {row: i for i, row in enumerate(item.rows)}
+        if item.warm is None or any(int(r) not in place for r in wanted):
+            return None
+        picks.append([place[int(r)] for r in wanted])
+        warms.append(item.warm)
     xp = namespace(like)
-    alpha = {k: xp.stack([w.alpha[k] for w in warms]) for k in warms[0].alpha}
+    alpha = {k: xp.stack([w.alpha[k][p] for w, p in zip(warms, picks, strict=True)]) for k in warms[0].alpha}
     beta = {}
     for k, sign in signs.items():
-        zero = xp.zeros((rows, *sign.shape[1:]), dtype=like.dtype, device=like.device)
-        beta[k] = xp.stack([w.beta.get(k, zero) for w in warms])
+        zero = xp.zeros((rows.shape[1], *sign.shape[1:]), dtype=like.dtype, device=like.device)
+        known = (w.beta[k][p] if k in w.beta else zero for w, p in zip(warms, picks, strict=True))
+        beta[k] = xp.stack(list(known))
     return Multipliers(alpha, beta)

@@ -143,7 +143,7 @@ class AffineOp(Op):
         return total * inflate(self.terms[0], unit_roundoff(total)) + tiny(total)
 
     def error_factors(self, like: Array, adjoint: bool = False) -> tuple[float, Array, float]:
-        """Relative error of one element of the result (or of the adjoint's), error of the offset, underflow."""
+        """Relative error of one element of the result (or the adjoint), offset error, underflow."""
         terms = self.terms[1] if adjoint else max(self.terms)
         relative = gamma(terms + 3, unit_roundoff(like)) + 2 * self.weight_error
         return relative, 0.0 if self.offset_error is None else self.offset_error, tiny(like)

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lpverify.bounds.clip import clip
-from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation, evaluate, to_numpy
+from lpverify.bounds.evaluate import (
+    Arithmetic,
+    Batch,
+    Evaluation,
+    columns_of,
+    evaluate,
+    known_floor,
+    open_rows,
+    to_numpy,
+)
 from lpverify.bounds.farkas import necessary
 from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch, make_warm
 from lpverify.config import Deadline
@@ -39,7 +48,8 @@ class Engine:
 
     Attributes:
         arithmetic: Where bounds are computed.
-        effort: For every subproblem.
+        root: Effort for subproblems that inherit nothing.
+        effort: For all others.
         rule: Chooses splits.
         batch: Most subproblems bounded together.
         clips: Shrink input boxes by the final linear bounds.
@@ -47,6 +57,7 @@ class Engine:
     """
 
     arithmetic: Arithmetic
+    root: Effort
     effort: Effort
     rule: Rule
     batch: int
@@ -74,13 +85,13 @@ class Search:
             if self.deadline.passed:
                 return Timeout(self.progress())
             items = self.frontier.take(self.engine.batch)
-            batch, evaluation = self._bound(items)
+            effort, batch, evaluation = self._bound(items)
             witness = self._candidates(items, evaluation)
             if witness is not None:
                 return Sat(witness, self.progress())
             box = self._clip(items, batch, evaluation)
             for i, item in enumerate(items):
-                witness = self._settle(i, item, batch, evaluation, box)
+                witness = self._settle(i, item, effort, batch, evaluation, box)
                 if witness is not None:
                     return Sat(witness, self.progress())
             self.report(self.progress())
@@ -97,14 +108,16 @@ class Search:
             self.tree.closed, len(frontier.items) + self.stuck, frontier.margin, "branch and bound"
         )
 
-    def _bound(self, items: Sequence[Subproblem]) -> tuple[Batch, Evaluation]:
+    def _bound(self, items: Sequence[Subproblem]) -> tuple[Effort, Batch, Evaluation]:
+        """Bounds a batch, roots with the root's effort, from the parents' multipliers."""
         engine = self.engine
+        effort = engine.root if any(not s.known for s in items) else engine.effort
         batch = make_batch(items, engine.arithmetic)
         warm = None
-        if engine.effort.schedule is not None:
-            rows = max(len(np.unique(self.problem.cases[s.case].forms)) for s in items)
+        rows = open_rows(self.problem, batch.cases, known_floor(self.problem, batch))
+        if effort.schedule is not None:
             warm = make_warm(items, batch.signs, rows, engine.arithmetic.like)
-        return batch, evaluate(self.problem, engine.arithmetic, batch, engine.effort, warm)
+        return effort, batch, evaluate(self.problem, engine.arithmetic, batch, effort, warm, rows)
 
     def _candidates(self, items: Sequence[Subproblem], evaluation: Evaluation) -> Witness | None:
         """The minimisers of the worst linear bounds that are open."""
@@ -126,28 +139,29 @@ class Search:
         return clip(self.problem, batch.cases, evaluation, box) if self.engine.clips else box
 
     def _settle(
-        self, i: int, item: Subproblem, batch: Batch, evaluation: Evaluation, box: Box
+        self, i: int, item: Subproblem, effort: Effort, batch: Batch, evaluation: Evaluation, box: Box
     ) -> Witness | None:
         """Closes or splits one subproblem; returns a witness if its LP found one."""
-        multipliers = evaluation.multipliers.rows(i) if evaluation.multipliers is not None else None
-        self.tree.bounded(item.node, self.engine.effort, multipliers, self.engine.clips)
+        here = inherit(item, self.engine.arithmetic.network, evaluation, i)
+        self.tree.bounded(item.node, effort, self.engine.clips)
+        self.tree.note(item.node, here.warm, here.rows)
         if evaluation.refuted[i]:
-            self.tree.close(item.node, Leaf(multipliers))
+            self.tree.close(item.node, Leaf())
             return None
         margin = self._margin(item, evaluation, i)
-        here = replace(item, lower=box.lower[i], upper=box.upper[i], margin=margin, warm=multipliers)
+        here = replace(here, lower=box.lower[i], upper=box.upper[i], margin=margin)
         if all_linear(self.engine.arithmetic.network, evaluation, i):
             return self._linear_leaf(i, here, batch, evaluation)
         split = self.engine.rule(self.problem, here, evaluation, i)
         if split is None:
             self.stuck += 1
             return None
-        self.frontier.push(self._children(here, split, evaluation, i))
+        self.frontier.push(self._children(here, split))
         return None
 
     def _margin(self, item: Subproblem, evaluation: Evaluation, i: int) -> float:
         case = self.problem.cases[item.case]
-        columns = np.searchsorted(np.unique(case.forms), case.forms)
+        columns = columns_of(self.problem, item.case)
         return float(case.violation(evaluation.lower[i : i + 1][:, columns])[0])
 
     def _linear_leaf(self, i: int, item: Subproblem, batch: Batch, evaluation: Evaluation) -> Witness | None:
@@ -165,10 +179,7 @@ class Search:
         self.stuck += 1
         return None
 
-    def _children(
-        self, item: Subproblem, split: Split, evaluation: Evaluation, i: int
-    ) -> tuple[Subproblem, Subproblem]:
-        item = inherit(item, self.engine.arithmetic.network, evaluation, i)
+    def _children(self, item: Subproblem, split: Split) -> tuple[Subproblem, Subproblem]:
         other: Split
         if isinstance(split, InputSplit):
             other = InputSplit(split.index, split.point, not split.upper)

@@ -20,8 +20,9 @@ def worst_row(problem: Problem, item: Subproblem, evaluation: Evaluation, i: int
     if not len(case.forms):
         return 0
     columns = columns_of(problem, item.case)
-    gaps = case.bounds - evaluation.lower[i][columns]
-    return int(columns[int(np.argmax(gaps))])
+    bounded = np.isin(columns, evaluation.rows[i])
+    gaps = np.where(bounded, case.bounds - evaluation.lower[i][columns], -np.inf)
+    return int(np.argmax(evaluation.rows[i] == columns[int(np.argmax(gaps))]))
 
 
 def input_bisection(problem: Problem, item: Subproblem, evaluation: Evaluation, i: int) -> Split | None:

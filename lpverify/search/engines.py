@@ -1,6 +1,7 @@
 """Chooses how to search, by features of the problem: size, convolutions, free inputs, ReLUs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from lpverify.search.bab import Engine
 from lpverify.search.branching import input_bisection, relu_phase
 from lpverify.solvers.highs import Highs
 
+WORK_PER_SECOND = 2e9  # multiplications of a backward pass, roughly, on one core
+BOUND_SHARE = 0.1
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 
@@ -45,17 +48,24 @@ def choose_arithmetic(problem: Problem, config: Config) -> Arithmetic:
     return double_precision(problem, config.max_coefficients)
 
 
+def backward_budget(config: Config) -> float:
+    """Multiplications that one value's backward bounds may take: a share of the time left."""
+    return WORK_PER_SECOND * BOUND_SHARE * min(config.deadline.remaining, 1e6)
+
+
 def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:
     """Input bisection where few inputs are free (or nothing else can be split), ReLU phases otherwise."""
+    backward = Effort("crown", budget=backward_budget(config))
     free = max((int((c.box.upper > c.box.lower).sum()) for c in problem.cases), default=0)
     network = problem.network
     relu = any(isinstance(n.op, Relu) for n in network.nodes)
     neurons = sum(int(np.prod(network.nodes[k].shape)) for k in network.activations)
     if free <= config.input_split_limit or not relu:
         batch = int(np.clip(200_000 // max(1, neurons), 1, 256))
-        return Engine(arithmetic, Effort("crown", None), input_bisection, batch, True, Highs())
+        return Engine(arithmetic, backward, backward, input_bisection, batch, True, Highs())
     batch = int(np.clip(60_000 // max(1, neurons), 1, 32))
-    return Engine(arithmetic, Effort("ibp", Schedule(steps=10)), relu_phase, batch, False, Highs())
+    root, effort = replace(backward, schedule=Schedule(steps=20)), Effort("ibp", Schedule(steps=10))
+    return Engine(arithmetic, root, effort, relu_phase, batch, False, Highs())
 
 
 Chooser = Callable[[Problem, Config], Engine]

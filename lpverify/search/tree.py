@@ -21,16 +21,19 @@ class Tree:
         self.nodes.append(ProofNode(-1, case, None))
         return len(self.nodes) - 1
 
-    def bounded(self, node: int, effort: Effort, multipliers: Multipliers | None, clipped: bool) -> None:
+    def bounded(self, node: int, effort: Effort, clipped: bool) -> None:
         """Notes how a node was bounded and whether its children live in its clipped box."""
         entry = self.nodes[node]
         entry.effort, entry.clipped = entry.effort or effort, clipped
-        if self.record and clipped:
-            entry.multipliers = multipliers
+
+    def note(self, node: int, multipliers: Multipliers | None, rows: Sequence[int]) -> None:
+        """Keeps what the node's bounds were computed with, if proofs are recorded."""
+        if self.record:
+            self.nodes[node].multipliers, self.nodes[node].rows = multipliers, tuple(int(r) for r in rows)
 
     def close(self, node: int, leaf: Leaf) -> None:
         """Marks a node as refuted."""
-        self.nodes[node].leaf = leaf if self.record or leaf.combinations else Leaf()
+        self.nodes[node].leaf = leaf
         self.closed += 1
 
     def child(self, parent: int, split: Split) -> int:

@@ -1,6 +1,7 @@
 """Folds scaling and shifting by constants (biases, BatchNormalization) into the affine op before it."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def _fold(build: Rebuild, k: int, node: Node) -> Node | int:
     return position
 
 
-def _normal(rows: np.ndarray, weight: object) -> bool:
+def _normal(rows: np.ndarray, weight: Any) -> bool:
     """Whether no product can leave the range in which rounding is relative."""
     entries = np.abs(weight.data if not isinstance(weight, np.ndarray) else weight)
     positive = [a[a > 0] for a in (np.abs(rows), entries)]
