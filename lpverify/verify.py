@@ -1,7 +1,7 @@
 """One query end to end: the ladder from cheap to complete, and its deadline."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from lpverify.bounds.evaluate import (
     to_numpy,
 )
 from lpverify.bounds.propagate import Region
-from lpverify.bounds.subproblem import Subproblem
+from lpverify.bounds.subproblem import Subproblem, inherit
 from lpverify.config import Config
 from lpverify.io.onnx import Model
 from lpverify.multipliers import Effort
@@ -116,17 +116,30 @@ class _Ladder:
             witness = self._corners(items, evaluation)
             if witness is not None:
                 return Sat(witness, self._progress(stage))
-            for item, refuted in zip(items, evaluation.refuted, strict=True):
-                if refuted:
-                    self.tree.bounded(item.node, effort, False)
-                    self.tree.close(item.node, Leaf())
-                else:
-                    remaining.append(item)
+            remaining += self._close(items, evaluation, arithmetic, effort)
             self.report(self._progress(stage))
         self.roots = remaining
         if not remaining:
             return Unsat(self.tree.proof(len(self.problem.cases)), self._progress(stage))
         return None
+
+    def _close(
+        self, items: Sequence[Subproblem], evaluation: Evaluation, arithmetic: Arithmetic, effort: Effort
+    ) -> list[Subproblem]:
+        """Closes what is refuted; what is not keeps its backward boxes, unless there are too many."""
+        keep = effort.method == "crown" and len(self.roots) <= CANDIDATE_CASES
+        remaining = []
+        for i, item in enumerate(items):
+            if evaluation.refuted[i]:
+                self.tree.bounded(item.node, effort, False)
+                self.tree.close(item.node, Leaf())
+            elif keep:
+                self.tree.bounded(item.node, effort, False)
+                known = inherit(item, arithmetic.network, evaluation, i).known
+                remaining.append(replace(item, known=known))
+            else:
+                remaining.append(item)
+        return remaining
 
     def _corners(self, items: Sequence[Subproblem], evaluation: Evaluation) -> Witness | None:
         """Minimisers of the worst linear bounds, a few cases at a time."""

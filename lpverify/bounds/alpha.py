@@ -120,7 +120,8 @@ def _adam(
     step: int,
     xp: object,
 ) -> Array:
-    """Adam's direction (Kingma and Ba 2015, algorithm 1)."""
+    """Adam's direction (Kingma and Ba 2015, algorithm 1); zero where unbounded lines leave no gradient."""
+    gradient = xp.where(xp.isfinite(gradient), gradient, xp.zeros_like(gradient))  # type: ignore[attr-defined]
     first, second = moments.get(key, (0.0, 0.0))
     first = 0.9 * first + 0.1 * gradient
     second = 0.999 * second + 0.001 * gradient * gradient

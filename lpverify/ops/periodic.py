@@ -17,9 +17,6 @@ class Periodic(SmoothOp):
     shift: ClassVar[float]
     profile = Profile((), span=(-1.0, 1.0), monotone=False)
 
-    def derivative(self, x: Array) -> Array:
-        return self.slope(x, 0)
-
     def tractable(self, low: Array, high: Array) -> Array:
         xp = namespace(low)
         return (high - low < WIDEST) & (xp.maximum(xp.abs(low), xp.abs(high)) < FARTHEST)

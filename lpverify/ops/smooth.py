@@ -38,6 +38,7 @@ from lpverify.ops.base import ElementwiseOp, GraphBuilder, Lines, OnnxNode, impo
 
 SLOPE_STEPS = 12  # halvings of the slope's range for boxes over several pieces
 SETTLED = 2.0**-20  # relative to the change of the slope over the box
+FARTHEST = 1e150  # beyond, functions only rise or fall
 POINT_STEPS = 12  # narrowings of a piece when a derivative has no closed inverse
 
 
@@ -171,7 +172,8 @@ class SmoothOp(ElementwiseOp):
         before, after = xp.clip(alpha - 0.02, 0.0, 1.0), xp.clip(alpha + 0.02, 0.0, 1.0)
         old, new = self.relax(box, before), self.relax(box, after)
         lift: Array = new.lower_intercept
-        change = (new.lower_slope - old.lower_slope) * x + (lift - old.lower_intercept)
+        with np.errstate(invalid="ignore"):  # both may be unbounded
+            change = (new.lower_slope - old.lower_slope) * x + (lift - old.lower_intercept)
         return xp.where(xp.isfinite(change), change, xp.zeros_like(change)) / (after - before)
 
     # What follows works in float64 on `sign * f`, so that only lower bounds and lower lines are needed.
@@ -179,26 +181,24 @@ class SmoothOp(ElementwiseOp):
     def _ends(self, low: Array, high: Array) -> tuple[Array, Array]:
         """Lower and upper ends of the values."""
         xp = namespace(low)
-        first, last = self.forward(low), self.forward(high)
-        slack = self.error(low, first), self.error(high, last)
-        lower = xp.minimum(first - slack[0], last - slack[1])
-        upper = xp.maximum(first + slack[0], last + slack[1])
-        known = self.tractable(low, high)
+        lower = xp.minimum(self._value(1, low), self._value(1, high))
+        upper = xp.maximum(-self._value(-1, low), -self._value(-1, high))
         if not self.profile.monotone:
-            pieces, flat = (
-                self.pieces(xp.clip(low, -1e150, 1e150), xp.clip(high, -1e150, 1e150)),
-                xp.zeros_like(low),
-            )
-            lower = xp.minimum(lower, self._support(1, pieces, flat)[0])
-            upper = xp.maximum(upper, -self._support(-1, pieces, flat)[0])
-        lower = xp.where(known & (lower == lower), lower - tiny(low), xp.full_like(low, -inf))
-        upper = xp.where(known & (upper == upper), upper + tiny(low), xp.full_like(low, inf))
+            pieces = self.pieces(xp.clip(low, -FARTHEST, FARTHEST), xp.clip(high, -FARTHEST, FARTHEST))
+            lower = xp.minimum(lower, self._support(1, pieces, xp.zeros_like(low))[0])
+            upper = xp.maximum(upper, -self._support(-1, pieces, xp.zeros_like(low))[0])
+        known, all_ = self.tractable(low, high), xp.full_like(low, inf)
+        lower = xp.where(known & (lower == lower), lower - tiny(low), -all_)
+        upper = xp.where(known & (upper == upper), upper + tiny(low), all_)
         start, end = (xp.full_like(low, edge) for edge in self.profile.span)
         lower, upper = xp.minimum(xp.maximum(lower, start), end), xp.maximum(xp.minimum(upper, end), start)
         inside = self.defined(low, high)
-        return xp.where(inside, lower, xp.full_like(low, -inf)), xp.where(
-            inside, upper, xp.full_like(low, inf)
-        )
+        return xp.where(inside, lower, -all_), xp.where(inside, upper, all_)
+
+    def _value(self, sign: int, x: Array) -> Array:
+        """A lower bound of `sign f(x)`; where that overflows, a number that it is above."""
+        y = sign * self.forward(x)
+        return namespace(y).where(y == inf, namespace(y).full_like(y, 1e308), y - self.error(x, y))
 
     def _line(self, sign: int, box: Box, end: Array, alpha: Array | None, like: Array) -> tuple[Array, Array]:
         """Slope and intercept below `sign * f`; the constant `end` where no sloped line is to be had."""
@@ -241,7 +241,7 @@ class SmoothOp(ElementwiseOp):
         y, product = self.forward(x), slope * x
         unit = 4 * unit_roundoff(y)
         slack = self.error(x, y) + unit * (xp.abs(y) + xp.abs(product)) + tiny(y)
-        return (sign * y - product) - (slack + loss) * (1 + unit)
+        return (sign * y - product) - (slack + loss) * (1 + 4 * unit)
 
     def _corners(self, sign: int, piece: Piece, slope: Array) -> tuple[Array, Array]:
         """Of a concave or linear piece: the lower of its ends."""

@@ -111,7 +111,9 @@ class Search:
     def _bound(self, items: Sequence[Subproblem]) -> tuple[Effort, Batch, Evaluation]:
         """Bounds a batch, roots with the root's effort, from the parents' multipliers."""
         engine = self.engine
-        effort = engine.root if any(not s.known for s in items) else engine.effort
+        effort = engine.effort
+        if any(s.floor is None for s in items):  # roots; their boxes may be known from an earlier rung
+            effort = engine.root if any(not s.known for s in items) else replace(engine.root, method="ibp")
         batch = make_batch(items, engine.arithmetic)
         warm = None
         rows = open_rows(self.problem, batch.cases, known_floor(self.problem, batch))

@@ -1,6 +1,5 @@
 """Chooses how to search, by features of the problem: size, convolutions, free inputs, ReLUs."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -67,5 +66,3 @@ def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> E
     root, effort = replace(backward, schedule=Schedule(steps=20)), Effort("ibp", Schedule(steps=10))
     return Engine(arithmetic, root, effort, relu_phase, batch, False, Highs())
 
-
-Chooser = Callable[[Problem, Config], Engine]

@@ -26,7 +26,7 @@ from lpverify.search.tree import Subproblem, Tree
 from lpverify.verdict import Sat, Unsat, Verdict
 from lpverify.verify import verify_query
 
-SEEDS = 240
+SEEDS = 180
 CHUNK = 10
 ARITHMETICS = {
     "double": double_precision,
