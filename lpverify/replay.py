@@ -37,6 +37,8 @@ class Replayer:
             The witness when the query's formula holds exactly on the point and on what onnxruntime
             computes from it; None otherwise.
         """
+        if not np.isfinite(point).all():
+            return None
         x, inputs = self.round_into(point, case)
         outputs = self.run(inputs)
         if outputs is None or not np.isfinite(outputs).all():

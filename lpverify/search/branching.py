@@ -7,9 +7,12 @@ import numpy as np
 from lpverify.bounds.evaluate import Evaluation, columns_of, to_numpy
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.network import Network
+from lpverify.ops.base import BilinearOp, ElementwiseOp
 from lpverify.ops.piecewise import Relu
 from lpverify.problem import Problem
 from lpverify.verdict import InputSplit, PhaseSplit, Split
+
+ENUMERATE = 8  # unstable neurons up to which phases are split instead of inputs
 
 Rule = Callable[[Problem, Subproblem, Evaluation, int], "Split | None"]
 
@@ -85,10 +88,32 @@ def free_inputs(item: Subproblem) -> int:
     return int((item.upper > item.lower).sum())
 
 
+def mixed_split(problem: Problem, item: Subproblem, evaluation: Evaluation, i: int) -> Split | None:
+    """Bisects inputs while many neurons are unstable; enumerates phases when few are left.
+
+    A handful of unstable ReLUs ends in a few LPs, while bisection has to resolve the kinks between them
+    (exact enumeration: Bak 2021, NFM, section 4).
+    """
+    if unstable_neurons(problem.network, evaluation, i) <= ENUMERATE:
+        split = relu_phase(problem, item, evaluation, i)
+        if split is not None:
+            return split
+    return input_bisection(problem, item, evaluation, i)
+
+
+def unstable_neurons(network: Network, evaluation: Evaluation, i: int) -> int:
+    """Elements of nonlinear nodes that are not linear over the boxes of one batch entry."""
+    count = 0
+    for node in network.nodes:
+        boxes = [evaluation.frame.boxes[k].rows(slice(i, i + 1)) for k in node.inputs]
+        if isinstance(node.op, ElementwiseOp):
+            count += int(node.op.unstable(boxes[0]).sum())
+        elif isinstance(node.op, BilinearOp):
+            # A product is linear when one factor is a point.
+            count += all(bool((box.lower < box.upper).any()) for box in boxes)
+    return count
+
+
 def all_linear(network: Network, evaluation: Evaluation, i: int) -> bool:
     """Whether every nonlinear node is linear over the boxes of one batch entry."""
-    for k in network.activations:
-        op, box = network.nodes[k].op, evaluation.frame.boxes[network.nodes[k].inputs[0]]
-        if bool(op.unstable(box.rows(slice(i, i + 1))).any()):  # type: ignore[union-attr]
-            return False
-    return True
+    return unstable_neurons(network, evaluation, i) == 0

@@ -12,7 +12,7 @@ from lpverify.ops.convolution import Conv
 from lpverify.ops.piecewise import Relu
 from lpverify.problem import Problem
 from lpverify.search.bab import Engine
-from lpverify.search.branching import input_bisection, relu_phase
+from lpverify.search.branching import mixed_split, relu_phase
 from lpverify.solvers.highs import Highs
 
 WORK_PER_SECOND = 2e9  # multiplications of a backward pass, roughly, on one core
@@ -61,8 +61,7 @@ def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> E
     neurons = sum(int(np.prod(network.nodes[k].shape)) for k in network.activations)
     if free <= config.input_split_limit or not relu:
         batch = int(np.clip(200_000 // max(1, neurons), 1, 256))
-        return Engine(arithmetic, backward, backward, input_bisection, batch, True, Highs())
+        return Engine(arithmetic, backward, backward, mixed_split, batch, True, Highs())
     batch = int(np.clip(60_000 // max(1, neurons), 1, 32))
     root, effort = replace(backward, schedule=Schedule(steps=20)), Effort("ibp", Schedule(steps=10))
     return Engine(arithmetic, root, effort, relu_phase, batch, False, Highs())
-

@@ -238,7 +238,7 @@ def complaint(seed: int) -> list[str]:
     item = random_instance(seed)
     answer = oracle.decide(item.layers, item.tree)
     name = list(ARITHMETICS)[seed % 3]
-    seconds = 0.5 if answer.close else 30.0
+    seconds = 0.5 if answer.close else 60.0
     runs = {
         "ladder, inputs": lambda: run_ladder(item, False, seconds),
         "ladder, phases": lambda: run_ladder(item, True, seconds),
