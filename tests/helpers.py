@@ -1,5 +1,6 @@
 """Small networks and problems that many tests use."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -39,7 +40,7 @@ def random_dense(seed: int, sizes: tuple[int, ...]) -> Model:
     """A random dense ReLU network."""
     rng = np.random.default_rng(seed)
     return dense_model(
-        [(rng.normal(size=(a, b)), 0.3 * rng.normal(size=b)) for a, b in zip(sizes, sizes[1:], strict=False)]
+        [(rng.normal(size=(a, b)), 0.3 * rng.normal(size=b)) for a, b in itertools.pairwise(sizes)]
     )
 
 

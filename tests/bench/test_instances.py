@@ -1,4 +1,4 @@
-"""Real instances (`pytest -m bench`, with LPVERIFY_BENCHMARKS): imports and verdicts against the references."""
+"""Real instances (`pytest -m bench`, with LPVERIFY_BENCHMARKS): imports and verdicts against references."""
 
 import csv
 
