@@ -44,8 +44,8 @@ class Effort:
     Attributes:
         method: For the boxes.
         schedule: For alpha and beta; None: adaptive slopes, no split terms.
-        budget: Multiplications that the backward bounds of one value may take; a value that needs more
-            keeps its interval.
+        budget: Multiplications that the backward bounds of all values may take; a value that needs more
+            than is left keeps its interval.
     """
 
     method: Method = "crown"

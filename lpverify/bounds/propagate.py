@@ -53,13 +53,14 @@ def propagate(
     """
     box = region.box
     frame = first_frame(network, reference or network, box, box.lower if like is None else like)
-    worth = _worth_refining(frame, region, effort, limit)
+    worth, left = _worth_refining(frame, region, effort, limit), effort.budget
     for k in range(1, len(network.nodes)):
         empty = _add_box(frame, k, region.known.get(k))
         frame.costs.append(rounding_cost(frame, k))
         _add_relaxation(frame, k)
         if k in worth:
-            empty = empty | _refine(frame, k, limit, effort.budget)
+            refined, spent = _refine(frame, k, limit, left)
+            empty, left = empty | refined, left - spent
             frame.costs[k] = rounding_cost(frame, k)
         frame = replace(frame, empty=frame.empty | empty, slack=frame.slack + underflow(frame, k))
     return frame
@@ -128,14 +129,18 @@ def _unstable(network: Network, k: int, box: Box) -> Array:
     return mask.reshape((mask.shape[0], -1))
 
 
-def _refine(frame: Frame, k: int, limit: int, budget: float) -> Array:
-    """Backward bounds for the unstable elements of value `k`, in chunks of rows; returns empty regions."""
+def _refine(frame: Frame, k: int, limit: int, budget: float) -> tuple[Array, float]:
+    """Backward bounds for the unstable elements of value `k`, in chunks of rows.
+
+    Returns which regions are empty, and the multiplications spent: none if they exceed the budget.
+    """
     network, box = frame.network, frame.boxes[k]
     mask = _unstable(network, k, box)
     xp = namespace(mask)
     most = int(xp.max(xp.sum(xp.astype(mask, xp.int64), axis=1)))
-    if most == 0 or 2.0 * most * len(mask) * network.work[k] > budget:
-        return frame.empty
+    cost = 2.0 * most * len(mask) * network.work[k]
+    if most == 0 or cost > budget:
+        return frame.empty, 0.0
     # The first `most` columns of the order hold every unstable element of each region; the rest are harmless.
     order = xp.argsort(xp.astype(~mask, xp.int8), axis=1, stable=True)[:, :most]
     widest = max(prod(network.nodes[i].shape) for i in network.ancestors[k])
@@ -148,7 +153,7 @@ def _refine(frame: Frame, k: int, limit: int, budget: float) -> Array:
         upper = _scatter(upper, chunk, xp.minimum(xp.take_along_axis(upper, chunk, axis=1), high))
     shape = box.lower.shape
     frame.boxes[k], empty = intersect(box, lower.reshape(shape), upper.reshape(shape))
-    return empty
+    return empty, cost
 
 
 def _element_bounds(frame: Frame, k: int, chunk: Array) -> tuple[Array, Array]:

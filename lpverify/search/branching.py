@@ -14,6 +14,8 @@ from lpverify.verdict import InputSplit, PhaseSplit, Split
 
 ENUMERATE = 8  # unstable neurons up to which phases are split instead of inputs
 
+WIDTH_SHARE = 0.3  # least slope that counts for an input, relative to the steepest: wide inputs get their turn
+
 Rule = Callable[[Problem, Subproblem, Evaluation, int], "Split | None"]
 
 
@@ -37,7 +39,7 @@ def input_bisection(problem: Problem, item: Subproblem, evaluation: Evaluation, 
     slopes = np.nan_to_num(np.abs(to_numpy(evaluation.linear.a[i]).astype(np.float64, copy=False))).max(
         axis=0
     )
-    scores = slopes * width + 1e-9 * width
+    scores = np.maximum(slopes, WIDTH_SHARE * slopes.max() + 1e-9) * width
     for index in np.argsort(-scores)[:4]:
         low, high = item.lower[index], item.upper[index]
         point = float(0.5 * low + 0.5 * high)

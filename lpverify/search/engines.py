@@ -15,8 +15,8 @@ from lpverify.search.bab import Engine
 from lpverify.search.branching import mixed_split, relu_phase
 from lpverify.solvers.highs import Highs
 
-WORK_PER_SECOND = 2e9  # multiplications of a backward pass, roughly, on one core
-BOUND_SHARE = 0.1
+WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
+ROOT_SHARE, NODE_SHARE = 0.4, 0.1  # of the time left, for the boxes of one batch
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 
@@ -47,14 +47,14 @@ def choose_arithmetic(problem: Problem, config: Config) -> Arithmetic:
     return double_precision(problem, config.max_coefficients)
 
 
-def backward_budget(config: Config) -> float:
-    """Multiplications that one value's backward bounds may take: a share of the time left."""
-    return WORK_PER_SECOND * BOUND_SHARE * min(config.deadline.remaining, 1e6)
+def backward_budget(config: Config, share: float) -> float:
+    """Multiplications that one pass of backward bounds may take: a share of the time left."""
+    return WORK_PER_SECOND * share * min(config.deadline.remaining, 1e6)
 
 
 def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:
     """Input bisection where few inputs are free (or nothing else can be split), ReLU phases otherwise."""
-    backward = Effort("crown", budget=backward_budget(config))
+    backward = Effort("crown", budget=backward_budget(config, NODE_SHARE))
     free = max((int((c.box.upper > c.box.lower).sum()) for c in problem.cases), default=0)
     network = problem.network
     relu = any(isinstance(n.op, Relu) for n in network.nodes)
