@@ -79,6 +79,22 @@ def test_children_that_do_not_cover_are_noticed(case):
     assert not check_proof(problem, proof_like).valid
 
 
+def test_a_leaf_twice_instead_of_its_sibling_is_noticed(case):
+    """Both children are refuted then, but half of the parent is never looked at."""
+    problem, proof = case
+    inner, leaf = next(
+        (k, c) for k, n in enumerate(proof.nodes) for c in n.children if proof.nodes[c].leaf is not None
+    )
+    nodes = list(proof.nodes)
+    (other,) = (c for c in nodes[inner].children if c != leaf)
+    nodes[other] = nodes[leaf]
+    forged = object.__new__(Proof)
+    for name, value in (("cases", proof.cases), ("nodes", nodes), ("recorded", True)):
+        object.__setattr__(forged, name, value)
+    report = check_proof(problem, forged)
+    assert report.failures == (f"the children of node {inner} leave something out",)
+
+
 def test_a_missing_case_is_noticed(case):
     problem, proof = case
     twice = replace(problem, cases=problem.cases * 2)

@@ -45,10 +45,25 @@ class Subproblem:
 def inherit(item: Subproblem, network: Network, evaluation: Evaluation, i: int) -> Subproblem:
     """The subproblem with what entry `i` of an evaluation has proven for it."""
     boxes = evaluation.frame.boxes
-    known = {k: (boxes[k].lower[i], boxes[k].upper[i]) for k in network.pre_activations}
-    multipliers = None if evaluation.multipliers is None else evaluation.multipliers.rows(i)
+    copy = namespace(boxes[0].lower).asarray  # views would keep the whole batch alive
+    known = {
+        k: (copy(boxes[k].lower[i], copy=True), copy(boxes[k].upper[i], copy=True))
+        for k in network.pre_activations
+    }
+    multipliers = None if evaluation.multipliers is None else compact(evaluation.multipliers.rows(i))
     rows = tuple(int(r) for r in evaluation.rows[i])
     return replace(item, known=known, warm=multipliers, rows=rows, floor=evaluation.lower[i])
+
+
+def compact(multipliers: Multipliers) -> Multipliers:
+    """Copies in small types, for the queue: any rounding of multipliers stays admissible."""
+
+    def small(array: Array, name: str) -> Array:
+        xp = namespace(array)
+        return xp.astype(array, getattr(xp, name), copy=True)
+
+    alpha = {k: small(v, "float16") for k, v in multipliers.alpha.items()}
+    return Multipliers(alpha, {k: small(v, "float32") for k, v in multipliers.beta.items()})
 
 
 def child(item: Subproblem, node: int, split: Split) -> Subproblem:
@@ -129,10 +144,11 @@ def make_warm(
         picks.append([place[int(r)] for r in wanted])
         warms.append(item.warm)
     xp = namespace(like)
-    alpha = {k: xp.stack([w.alpha[k][p] for w, p in zip(warms, picks, strict=True)]) for k in warms[0].alpha}
+    pairs = list(zip(warms, picks, strict=True))
+    alpha = {k: xp.astype(xp.stack([w.alpha[k][p] for w, p in pairs]), like.dtype) for k in warms[0].alpha}
     beta = {}
     for k, sign in signs.items():
         zero = xp.zeros((rows.shape[1], *sign.shape[1:]), dtype=like.dtype, device=like.device)
-        known = (w.beta[k][p] if k in w.beta else zero for w, p in zip(warms, picks, strict=True))
+        known = (xp.astype(w.beta[k][p], like.dtype) if k in w.beta else zero for w, p in pairs)
         beta[k] = xp.stack(list(known))
     return Multipliers(alpha, beta)

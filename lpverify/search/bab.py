@@ -146,7 +146,9 @@ class Search:
         """Closes or splits one subproblem; returns a witness if its LP found one."""
         here = inherit(item, self.engine.arithmetic.network, evaluation, i)
         self.tree.bounded(item.node, effort, self.engine.clips)
-        self.tree.note(item.node, here.warm, here.rows)
+        if self.tree.record:
+            exact = None if evaluation.multipliers is None else evaluation.multipliers.rows(i)
+            self.tree.note(item.node, exact, here.rows)
         if evaluation.refuted[i]:
             self.tree.close(item.node, Leaf())
             return None

@@ -14,7 +14,9 @@ from lpverify.verdict import InputSplit, PhaseSplit, Split
 
 ENUMERATE = 8  # unstable neurons up to which phases are split instead of inputs
 
-WIDTH_SHARE = 0.3  # least slope that counts for an input, relative to the steepest: wide inputs get their turn
+WIDTH_SHARE = (
+    0.3  # least slope that counts for an input, relative to the steepest: wide inputs get their turn
+)
 
 Rule = Callable[[Problem, Subproblem, Evaluation, int], "Split | None"]
 

@@ -16,7 +16,7 @@ from lpverify.search.branching import mixed_split, relu_phase
 from lpverify.solvers.highs import Highs
 
 WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
-ROOT_SHARE, NODE_SHARE = 0.4, 0.1  # of the time left, for the boxes of one batch
+ROOT_SHARE, NODE_SHARE = 0.25, 0.1  # of the time left, for the boxes of one batch
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 

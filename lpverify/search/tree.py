@@ -27,9 +27,8 @@ class Tree:
         entry.effort, entry.clipped = entry.effort or effort, clipped
 
     def note(self, node: int, multipliers: Multipliers | None, rows: Sequence[int]) -> None:
-        """Keeps what the node's bounds were computed with, if proofs are recorded."""
-        if self.record:
-            self.nodes[node].multipliers, self.nodes[node].rows = multipliers, tuple(int(r) for r in rows)
+        """Keeps what the node's bounds were computed with."""
+        self.nodes[node].multipliers, self.nodes[node].rows = multipliers, tuple(rows)
 
     def close(self, node: int, leaf: Leaf) -> None:
         """Marks a node as refuted."""
