@@ -75,17 +75,6 @@ def round_up(array: Array) -> Array:
     return xp.nextafter(array, xp.full_like(array, float("inf")))
 
 
-def cast_down(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """Converts to `dtype`, rounding towards minus infinity."""
-    cast = array.astype(dtype)
-    return np.where(cast.astype(array.dtype) > array, np.nextafter(cast, dtype(-np.inf)), cast)
-
-
-def cast_up(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """Converts to `dtype`, rounding towards plus infinity."""
-    return -cast_down(-array, dtype)
-
-
 def to_double(array: Array) -> Array:
     """The same numbers in float64."""
     return array if is_double(array) else namespace(array).astype(array, namespace(array).float64)
@@ -113,6 +102,8 @@ def to_type_up(array: Array, like: Array) -> Array:
 
 
 LIBRARY = 2.0**-49  # relative error granted to one float64 library function: 8 ulp, vendors document 1 to 4
+
+DOUBLE = 2.0**-53  # unit roundoff of float64
 
 SUM_INFLATION = 1.0 + 2.0**-12  # covers the rounding of computed error terms, which are sums by `dot`
 

@@ -7,6 +7,7 @@ atoms rounded up; both are done here, exactly.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -67,6 +68,17 @@ class Case:
     forms: np.ndarray
     bounds: np.ndarray
     strict: np.ndarray
+
+    @cached_property
+    def distinct_forms(self) -> np.ndarray:
+        """The forms that the condition reads, sorted, at least one."""
+        forms = np.unique(self.forms)
+        return forms if len(forms) else np.zeros(1, np.int64)
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """For each atom the position of its form in `distinct_forms`, `(k,)`."""
+        return np.searchsorted(self.distinct_forms, self.forms)
 
     def refuted(self, lower: np.ndarray) -> np.ndarray:
         """Which subproblems have no solution, by certified lower bounds `(B, k)` of the atoms' forms."""

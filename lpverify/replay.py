@@ -7,7 +7,7 @@ import numpy as np
 
 from lpverify.condition import condition_of
 from lpverify.io.onnx import Model
-from lpverify.problem import Case, Problem, Range
+from lpverify.problem import Problem, Range
 from lpverify.query import Atom, Number, less
 from lpverify.verdict import Witness
 
@@ -115,9 +115,3 @@ def atom_holds(atom: Atom, values: list[Number | float]) -> bool:
     total = sum((Fraction(c) * Fraction(values[v]) for v, c in atom.terms), Fraction(0))
     bound = Fraction(atom.bound)
     return total < bound if atom.strict else total <= bound
-
-
-def case_values(problem: Problem, case: Case, points: np.ndarray) -> np.ndarray:
-    """Float64 violation `(N,)` of points `(N, n)`: <= 0 suggests a counterexample."""
-    values = problem.network(points)
-    return case.violation(values[:, case.forms])

@@ -142,13 +142,12 @@ def evaluate(
 
 def case_forms(problem: Problem, case: int) -> np.ndarray:
     """The forms that a case's condition reads, sorted, at least one."""
-    forms = np.unique(problem.cases[case].forms)
-    return forms if len(forms) else np.zeros(1, np.int64)
+    return problem.cases[case].distinct_forms
 
 
 def columns_of(problem: Problem, case: int) -> np.ndarray:
     """For each atom of a case the position of its form in `case_forms`."""
-    return np.searchsorted(case_forms(problem, case), problem.cases[case].forms)
+    return problem.cases[case].columns
 
 
 def known_floor(problem: Problem, batch: Batch) -> np.ndarray:

@@ -11,12 +11,12 @@ The vector `|W| r_x` does not depend on the row; it is computed once and each ro
 float32 coefficients give bounds nearly as tight as float64 ones, with every rounding error covered.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import TypeVar
 
 from lpverify.interval import (
+    DOUBLE,
     SUM_INFLATION,
     Array,
     Box,
@@ -25,12 +25,12 @@ from lpverify.interval import (
     smallest,
     tiny,
     to_double,
+    to_type_down,
+    to_type_up,
     unit_roundoff,
 )
 from lpverify.network import Network
 from lpverify.ops.base import AffineOp, BilinearOp, Lines, Planes
-
-DOUBLE = 2.0**-53
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Frame:
 
     def cast_up(self, array: Array) -> Array:
         """Float64 numbers in the type of the coefficients, rounded up."""
-        return array if array.dtype == self.like.dtype else _up(array, self.like)
+        return to_type_up(array, self.like)
 
 
 Relaxed = TypeVar("Relaxed", CentredLines, Planes)
@@ -121,15 +121,7 @@ def outward(box: Box, like: Array) -> Box:
     """A box in the type of `like` that contains a float64 box."""
     if box.lower.dtype == like.dtype:
         return box
-    return Box(-_up(-box.lower, like), _up(box.upper, like))
-
-
-def _up(array: Array, like: Array) -> Array:
-    xp = namespace(array)
-    cast = xp.astype(array, like.dtype)
-    return xp.where(
-        xp.astype(cast, xp.float64) < array, xp.nextafter(cast, xp.full_like(cast, float("inf"))), cast
-    )
+    return Box(to_type_down(box.lower, like), to_type_up(box.upper, like))
 
 
 def radius(frame: Frame, k: int) -> Array:
@@ -244,8 +236,3 @@ def underflow(frame: Frame, k: int) -> Array:
     count = frame.network.adjoint_terms[k]
     losses = (distance.reshape((distance.shape[0], -1)) * count + 8.0).sum(axis=1)
     return losses * (smallest(frame.like) * SUM_INFLATION)
-
-
-def boxes_of(frame: Frame, values: Sequence[int]) -> dict[int, Box]:
-    """The boxes of some values."""
-    return {k: frame.boxes[k] for k in values}

@@ -15,6 +15,7 @@ from math import prod
 from lpverify.bounds.frame import CentredLines, Frame
 from lpverify.errors import InternalError
 from lpverify.interval import (
+    DOUBLE,
     SUM_INFLATION,
     Array,
     Box,
@@ -30,8 +31,6 @@ from lpverify.interval import (
     to_double,
 )
 from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp
-
-DOUBLE = 2.0**-53
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ Weights are kept exactly. Subgraphs of constants are folded in `io.folding`. Eve
 translated is collected, so that one error lists them all.
 """
 
-import gzip
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -342,8 +341,3 @@ def _has(test: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> bool:
     """Whether the test is true of any float in the array, also in types that NumPy does not know."""
     kind = array.dtype.kind
     return kind in "fV" and bool(test(array if kind == "f" else array.astype(np.float64)).any())
-
-
-def compress(data: bytes) -> bytes:
-    """Packs a serialised model as `.onnx.gz` files are."""
-    return gzip.compress(data, mtime=0)

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from lpverify.interval import DOUBLE
 from lpverify.network import Network, Node
 from lpverify.ops.convolution import Conv
 from lpverify.ops.linear import Linear, Scale, SparseLinear
 from lpverify.simplify.base import Pass, Rebuild
 
-UNIT = 2.0**-53
 Foldable = Linear | SparseLinear | Conv
 
 
@@ -64,7 +64,7 @@ def fold(op: Foldable, scale: Scale, rows: np.ndarray, shape: tuple[int, ...]) -
     identity = bool((rows == 1.0).all()) and not scale.weight_error
     if not identity:
         changes["weight"] = _scale_rows(op, rows)
-        changes["weight_error"] = (op.weight_error + scale.weight_error) * 1.01 + 2 * UNIT
+        changes["weight_error"] = (op.weight_error + scale.weight_error) * 1.01 + 2 * DOUBLE
     changes["offset"], changes["offset_error"] = _offset(op, scale, identity)
     return replace(op, **changes)  # type: ignore[arg-type]
 
@@ -89,9 +89,9 @@ def _offset(op: Foldable, scale: Scale, identity: bool) -> tuple[np.ndarray | No
     error = (
         np.abs(weight) * old_error * 1.01
         + new_error
-        + (0.0 if scale.offset is None else np.abs(offset) * 2 * UNIT)
+        + (0.0 if scale.offset is None else np.abs(offset) * 2 * DOUBLE)
     )
     if not identity:
-        error = error + np.abs(product) * (scale.weight_error + 2 * UNIT) * 1.01 + 1e-300
+        error = error + np.abs(product) * (scale.weight_error + 2 * DOUBLE) * 1.01 + 1e-300
     error = np.broadcast_to(error, np.shape(offset))
     return offset, (error * 1.0001 if error.any() else None)
