@@ -6,7 +6,7 @@ translated is collected, so that one error lists them all.
 
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from lpverify.errors import InputError, OnnxError, UnsupportedError
+from lpverify.io.element_types import element_type, result_types
 from lpverify.io.folding import fold
 from lpverify.network import Network, Node
 from lpverify.ops import REGISTRY
-from lpverify.ops.base import Constant, OnnxNode, Op
+from lpverify.ops.base import Constant, OnnxNode, Op, SelectionOp
+from lpverify.ops.cast import Within
 from lpverify.ops.shape import Concat, ConstantValue, Reshape, Slice
 
 FLOATS = {1: np.float32, 11: np.float64}
@@ -130,6 +132,7 @@ class _Importer:
         self.opsets = {o.domain if o.domain != "ai.onnx" else "": o.version for o in proto.opset_import}
         self.constants: dict[str, Constant] = {}
         self.values: dict[str, int] = {}
+        self.types: dict[str, str] = {}
         self.problems: list[str] = []
         self.skipped: set[str] = set()
         self.untranslated: dict[str, str] = {}  # outputs of nodes that their importer does not provide
@@ -161,6 +164,7 @@ class _Importer:
             if tensor.name in self.constants:
                 raise self._fail(f"initializer {tensor.name!r} is defined twice")
             self.constants[tensor.name] = Constant(self._tensor(tensor, tensor.name))
+            self.types[tensor.name] = element_type(tensor.data_type)
 
     def _tensor(self, tensor: Any, name: str) -> np.ndarray:
         from onnx import numpy_helper  # noqa: PLC0415
@@ -207,6 +211,7 @@ class _Importer:
             if shape != (size,):
                 value = self.graph.add(Reshape(shape, (size,)), [value])
             self.values[name] = value
+            self.types[name] = np.dtype(inputs.dtypes[len(self.values) - 1]).name
             start += size
 
     def _add_outputs(self, graph: Any) -> tuple[int, Signature]:
@@ -259,11 +264,14 @@ class _Importer:
         self._check_names(node, label)
         if not any(name in self.values for name in node.input):
             try:
-                self.constants.update(fold(node, self.constants, self._opset(node), self._tensor))
+                folded = fold(node, self.constants, self._opset(node), self._tensor)
+                self._note_types(node, folded)
+                self.constants.update(folded)
             except UnsupportedError as error:
                 self._add_values(self._with_a_value(node, error), node)
             return
         parsed = self._parse(node)
+        self._declare(node, parsed.result_types)
         if parsed.op_type in ("Shape", "Size"):
             shape = np.asarray(parsed.shapes[0], np.int64)
             part = slice(parsed.attribute("start", 0), parsed.attribute("end"))
@@ -272,6 +280,17 @@ class _Importer:
             )
             return
         self._add_values(parsed, node)
+
+    def _note_types(self, node: Any, folded: Mapping[str, Constant]) -> None:
+        """Element types of folded constants: the schema's, or else what they were computed as."""
+        self.types.update((name, constant.array.dtype.name) for name, constant in folded.items())
+        if node.op_type != "Constant":
+            self._declare(node, self._parse(node).result_types)
+
+    def _declare(self, node: Any, types: Sequence[str]) -> None:
+        self.types.update(
+            (name, kind) for name, kind in zip(node.output, types, strict=False) if name and kind
+        )
 
     def _check_names(self, node: Any, label: str) -> None:
         for name in node.input:
@@ -302,12 +321,25 @@ class _Importer:
         for operand in parsed.operands if parsed.op_type != "Clip" else ():
             if isinstance(operand, Constant) and _has(np.isinf, operand.array):
                 raise UnsupportedError("a constant operand is infinite")
-        results = REGISTRY.find(parsed.domain, parsed.op_type, parsed.version)(parsed, self.graph)
+        translate = REGISTRY.find(parsed.domain, parsed.op_type, parsed.version)
+        if (parsed.domain, parsed.op_type) not in REGISTRY.whole and any(
+            parsed.whole(i) for i, o in enumerate(parsed.operands) if isinstance(o, int)
+        ):
+            raise UnsupportedError("operands of whole numbers are not supported")
+        before = len(self.graph.nodes)
+        results = translate(parsed, self.graph)
         outputs = [results] if isinstance(results, int) else list(results)
+        kinds = (*parsed.result_types, *[""] * len(outputs))  # a variadic output has one type for all
+        outputs = [self._guard(v, before, kind) for v, kind in zip(outputs, kinds, strict=False)]
         for name in node.output[len(outputs) :]:
             self.untranslated[name] = f"output {name!r} of {parsed.op_type} is not supported"
         self.values.update((name, value) for name, value in zip(node.output, outputs, strict=False) if name)
         self.untranslated.pop("", None)
+
+    def _guard(self, value: int, before: int, kind: str) -> int:
+        """The value, with a check that new whole numbers fit in their type."""
+        new = value >= before and not isinstance(self.graph.nodes[value].op, SelectionOp)
+        return self.graph.add(Within.range_of(kind), [value]) if new and kind in Within.RANGES else value
 
     def _parse(self, node: Any) -> OnnxNode:
         import onnx  # noqa: PLC0415
@@ -328,8 +360,20 @@ class _Importer:
         )
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         outputs = max((i for i, name in enumerate(node.output, start=1) if name), default=0)
-        version = schema.since_version
-        return OnnxNode(node.op_type, domain, version, node.name, attributes, operands, shapes, outputs)
+        types = tuple(self.types.get(name, "") for name in node.input)
+        results = tuple(result_types(schema, attributes, types))
+        return OnnxNode(
+            node.op_type,
+            domain,
+            schema.since_version,
+            node.name,
+            attributes,
+            operands,
+            shapes,
+            outputs,
+            types,
+            results,
+        )
 
     def _operand(self, name: str) -> Constant | int | None:
         if not name:

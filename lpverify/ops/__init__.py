@@ -3,6 +3,7 @@
 from lpverify.ops import (
     activations,
     bilinear,
+    cast,
     composite,
     convolution,
     elementary,
@@ -25,6 +26,7 @@ __all__ = [
     "SelectionOp",
     "activations",
     "bilinear",
+    "cast",
     "composite",
     "convolution",
     "elementary",

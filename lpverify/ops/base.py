@@ -235,6 +235,8 @@ class OnnxNode:
     Attributes:
         operands: Per input a `Constant`, the index of a value (int), or None when omitted.
         shapes: Shapes of the operands, `()` for omitted ones.
+        types: Element types of the operands as NumPy names them, empty for omitted ones.
+        result_types: The same of the results, empty where the schema leaves it open.
     """
 
     op_type: str
@@ -245,6 +247,12 @@ class OnnxNode:
     operands: tuple[Constant | int | None, ...]
     shapes: tuple[tuple[int, ...], ...]
     outputs: int = 1
+    types: tuple[str, ...] = ()
+    result_types: tuple[str, ...] = ()
+
+    def whole(self, index: int = 0) -> bool:
+        """Whether an operand's elements are whole numbers or truth values by their type."""
+        return self.types[index].startswith(("int", "uint", "bool"))
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute or its default."""
@@ -308,12 +316,22 @@ ImporterT = TypeVar("ImporterT", bound=Importer)
 
 @dataclass(frozen=True)
 class Registry:
-    """Importers by (domain, op, schema version)."""
+    """Importers by (domain, op, schema version).
+
+    Attributes:
+        table: The importers.
+        whole: (domain, op) of those that are right for whole numbers too, overflow apart.
+    """
 
     table: dict[tuple[str, str, int], Importer] = field(default_factory=dict)
+    whole: set[tuple[str, str]] = field(default_factory=set)
 
-    def add(self, op_type: str, versions: Sequence[int], importer: Importer, domain: str = "") -> None:
+    def add(
+        self, op_type: str, versions: Sequence[int], importer: Importer, domain: str, whole: bool
+    ) -> None:
         """Registers; the same key twice is an error."""
+        if whole:
+            self.whole.add((domain, op_type))
         for version in versions:
             key = (domain, op_type, version)
             if key in self.table:
@@ -342,11 +360,17 @@ class Registry:
 REGISTRY = Registry()
 
 
-def importer(op_type: str, *versions: int, domain: str = "") -> Callable[[ImporterT], ImporterT]:
-    """Decorator: registers a function `(node, graph) -> values` for the schema versions of an ONNX op."""
+def importer(
+    op_type: str, *versions: int, domain: str = "", whole: bool = False
+) -> Callable[[ImporterT], ImporterT]:
+    """Decorator: registers a function `(node, graph) -> values` for the schema versions of an ONNX op.
+
+    `whole`: what it adds is right for operands of whole numbers and truth values (0 and 1) as well;
+    that results stay in the range of their type is checked apart.
+    """
 
     def decorate(function: ImporterT) -> ImporterT:
-        REGISTRY.add(op_type, versions, function, domain)
+        REGISTRY.add(op_type, versions, function, domain, whole)
         return function
 
     return decorate

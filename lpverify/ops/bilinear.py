@@ -286,7 +286,7 @@ def matrix_product(first: int, second: int, graph: GraphBuilder) -> int:
     return reshape_to(result, shape, graph)
 
 
-@importer("Mul", 7, 13, 14)
+@importer("Mul", 7, 13, 14, whole=True)
 def mul(node: OnnxNode, graph: GraphBuilder) -> int:
     """Product of two operands."""
     first, second = node.operand(0), node.operand(1)
@@ -309,7 +309,7 @@ def div(node: OnnxNode, graph: GraphBuilder) -> int:
     return product(node.value(0), inverse, graph)
 
 
-@importer("MatMul", 1, 9, 13)
+@importer("MatMul", 1, 9, 13, whole=True)
 def matmul(node: OnnxNode, graph: GraphBuilder) -> int:
     """Product of two matrices or stacks of them."""
     first, second = node.operand(0), node.operand(1)

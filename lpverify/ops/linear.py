@@ -255,7 +255,7 @@ def align(value: int, other: tuple[int, ...], graph: GraphBuilder) -> int:
     return broadcast_to(value, np.broadcast_shapes(graph.shape(value), other), graph)
 
 
-@importer("Gemm", 7, 9, 11, 13)
+@importer("Gemm", 7, 9, 11, 13, whole=True)
 def gemm(node: OnnxNode, graph: GraphBuilder) -> int:
     """`alpha A' B' + beta C` with A or B constant."""
     beta, c = node.attribute("beta", 1.0), node.operand(2)
@@ -342,19 +342,19 @@ def _binary(node: OnnxNode, graph: GraphBuilder, sign: int) -> int:
     return graph.add(Combine((1, sign)), [one, two])
 
 
-@importer("Add", 7, 13, 14)
+@importer("Add", 7, 13, 14, whole=True)
 def add(node: OnnxNode, graph: GraphBuilder) -> int:
     """Sum of two operands."""
     return _binary(node, graph, 1)
 
 
-@importer("Sub", 7, 13, 14)
+@importer("Sub", 7, 13, 14, whole=True)
 def sub(node: OnnxNode, graph: GraphBuilder) -> int:
     """Difference of two operands."""
     return _binary(node, graph, -1)
 
 
-@importer("Sum", 8, 13)
+@importer("Sum", 8, 13, whole=True)
 def sum_values(node: OnnxNode, graph: GraphBuilder) -> int:
     """Sum of any number of operands."""
     total = None
@@ -370,7 +370,7 @@ def sum_values(node: OnnxNode, graph: GraphBuilder) -> int:
     return total
 
 
-@importer("Neg", 1, 6, 13)
+@importer("Neg", 1, 6, 13, whole=True)
 def neg(node: OnnxNode, graph: GraphBuilder) -> int:
     """Negation."""
     return graph.add(Combine((-1,)), [node.value()])

@@ -56,7 +56,7 @@ class Relu(ElementwiseOp):
         return Lines(xp.where(unstable, mixed, active), None, slope, xp.where(unstable, lift, zero))
 
 
-@importer("Relu", 6, 13, 14)
+@importer("Relu", 6, 13, 14, whole=True)
 def relu(node: OnnxNode, graph: GraphBuilder) -> int:
     """Rectifier."""
     return graph.add(Relu(), [node.value()])
@@ -72,7 +72,7 @@ def leaky_relu(node: OnnxNode, graph: GraphBuilder) -> int:
     return graph.add(Combine((1, 1)), [multiply_constant(value, Constant(slope), graph), rest])
 
 
-@importer("Abs", 6, 13)
+@importer("Abs", 6, 13, whole=True)
 def absolute(node: OnnxNode, graph: GraphBuilder) -> int:
     """`2 relu(x) - x`."""
     value = node.value()
@@ -92,7 +92,7 @@ def clip_value(value: int, low: Constant | None, high: Constant | None, graph: G
     return value
 
 
-@importer("Clip", 6, 11, 12, 13)
+@importer("Clip", 6, 11, 12, 13, whole=True)
 def clip(node: OnnxNode, graph: GraphBuilder) -> int:
     """Clamp between constants, given as attributes or inputs."""
     ends: list[Constant | None] = []
@@ -133,13 +133,13 @@ def _extreme(node: OnnxNode, graph: GraphBuilder, sign: int) -> int:
     return result if sign > 0 else graph.add(Combine((-1,)), [result])
 
 
-@importer("Max", 8, 12, 13)
+@importer("Max", 8, 12, 13, whole=True)
 def max_(node: OnnxNode, graph: GraphBuilder) -> int:
     """Elementwise maximum of any number of operands."""
     return _extreme(node, graph, 1)
 
 
-@importer("Min", 8, 12, 13)
+@importer("Min", 8, 12, 13, whole=True)
 def min_(node: OnnxNode, graph: GraphBuilder) -> int:
     """`-max(-x, ...)`."""
     return _extreme(node, graph, -1)

@@ -34,7 +34,7 @@ def _reduce(node: OnnxNode, graph: GraphBuilder, mean: bool) -> int:
     return reshape_to(result, [n for i, n in enumerate(shape) if i not in axes], graph)
 
 
-@importer("ReduceSum", 1, 11, 13)
+@importer("ReduceSum", 1, 11, 13, whole=True)
 def reduce_sum(node: OnnxNode, graph: GraphBuilder) -> int:
     """Sum over axes."""
     return _reduce(node, graph, False)
@@ -72,13 +72,13 @@ def _reduce_extreme(node: OnnxNode, graph: GraphBuilder, sign: int) -> int:
     return value if keep else reshape_to(value, [n for i, n in enumerate(shape) if i not in axes], graph)
 
 
-@importer("ReduceMax", 1, 11, 12, 13, 18, 20)
+@importer("ReduceMax", 1, 11, 12, 13, 18, 20, whole=True)
 def reduce_max(node: OnnxNode, graph: GraphBuilder) -> int:
     """Maximum over axes."""
     return _reduce_extreme(node, graph, 1)
 
 
-@importer("ReduceMin", 1, 11, 12, 13, 18, 20)
+@importer("ReduceMin", 1, 11, 12, 13, 18, 20, whole=True)
 def reduce_min(node: OnnxNode, graph: GraphBuilder) -> int:
     """Minimum over axes."""
     return _reduce_extreme(node, graph, -1)

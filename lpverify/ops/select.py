@@ -53,7 +53,7 @@ def wrapped(indices: np.ndarray, size: int) -> tuple[int, ...]:
     return tuple((np.asarray(indices, np.int64).reshape(-1) % size).tolist())
 
 
-@importer("Gather", 1, 11, 13)
+@importer("Gather", 1, 11, 13, whole=True)
 def gather(node: OnnxNode, graph: GraphBuilder) -> int:
     """Constant indices along one axis; their shape replaces the axis."""
     value, indices = node.value(), node.constant(1).array
@@ -67,7 +67,7 @@ def gather(node: OnnxNode, graph: GraphBuilder) -> int:
     return reshape_to(result, (*have[:axis], *indices.shape, *have[axis + 1 :]), graph)
 
 
-@importer("GatherElements", 11, 13)
+@importer("GatherElements", 11, 13, whole=True)
 def gather_elements(node: OnnxNode, graph: GraphBuilder) -> int:
     """Elements with one coordinate from constant indices."""
     indices = node.constant(1).array
@@ -75,7 +75,7 @@ def gather_elements(node: OnnxNode, graph: GraphBuilder) -> int:
     return pick([node.value()], numbers[_grid(indices, node.attribute("axis", 0))], graph)
 
 
-@importer("GatherND", 11, 12, 13)
+@importer("GatherND", 11, 12, 13, whole=True)
 def gather_nd(node: OnnxNode, graph: GraphBuilder) -> int:
     """Slices at constant index tuples."""
     indices, shape = node.constant(1).array, graph.shape(node.value())
@@ -101,20 +101,20 @@ def _scatter(node: OnnxNode, graph: GraphBuilder, positions: tuple[np.ndarray, .
     return pick([data, updates], result, graph)
 
 
-@importer("Scatter", 9)
-@importer("ScatterElements", 11, 13, 16, 18)
+@importer("Scatter", 9, whole=True)
+@importer("ScatterElements", 11, 13, 16, 18, whole=True)
 def scatter_elements(node: OnnxNode, graph: GraphBuilder) -> int:
     """Writes elements at constant indices along one axis."""
     return _scatter(node, graph, _grid(node.constant(1).array, node.attribute("axis", 0)))
 
 
-@importer("ScatterND", 11, 13, 16, 18)
+@importer("ScatterND", 11, 13, 16, 18, whole=True)
 def scatter_nd(node: OnnxNode, graph: GraphBuilder) -> int:
     """Writes slices at constant index tuples."""
     return _scatter(node, graph, tuple(np.moveaxis(node.constant(1).array, -1, 0)))
 
 
-@importer("Where", 9, 16)
+@importer("Where", 9, 16, whole=True)
 def where(node: OnnxNode, graph: GraphBuilder) -> int:
     """One of two operands, by a constant condition."""
     condition = node.constant(0).array
@@ -123,7 +123,7 @@ def where(node: OnnxNode, graph: GraphBuilder) -> int:
     return pick([first, second], np.where(condition, one, _numbers(graph.shape(second), one.size)), graph)
 
 
-@importer("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25)
+@importer("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25, whole=True)
 def pad(node: OnnxNode, graph: GraphBuilder) -> int:
     """A frame of a constant, or of the value's own elements; negative pads cut."""
     mode = node.attribute("mode", b"constant")
@@ -177,7 +177,7 @@ def _blocks(node: OnnxNode, size: int) -> tuple[int, bool]:
     return block, node.attribute("mode", b"DCR") in (b"DCR", "DCR")
 
 
-@importer("DepthToSpace", 1, 11, 13, 28)
+@importer("DepthToSpace", 1, 11, 13, 28, whole=True)
 def depth_to_space(node: OnnxNode, graph: GraphBuilder) -> int:
     """Channels to blocks of pixels."""
     n, c, h, w = graph.shape(node.value())
@@ -188,7 +188,7 @@ def depth_to_space(node: OnnxNode, graph: GraphBuilder) -> int:
     return reshape_to(value, (n, c // b**2, h * b, w * b), graph)
 
 
-@importer("SpaceToDepth", 1, 13, 28)
+@importer("SpaceToDepth", 1, 13, 28, whole=True)
 def space_to_depth(node: OnnxNode, graph: GraphBuilder) -> int:
     """Blocks of pixels to channels."""
     n, c, h, w = graph.shape(node.value())

@@ -231,13 +231,13 @@ def reshape_to(value: int, shape: Sequence[int], graph: GraphBuilder) -> int:
     return value if have == want else graph.add(Reshape(want, have), [value])
 
 
-@importer("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25)
+@importer("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25, whole=True)
 def identity(node: OnnxNode, graph: GraphBuilder) -> int:
     """The operand itself."""
     return node.value()
 
 
-@importer("Dropout", 7, 10, 12, 13, 22)
+@importer("Dropout", 7, 10, 12, 13, 22, whole=True)
 def dropout(node: OnnxNode, graph: GraphBuilder) -> int:
     """The operand itself (inference); the mask output is not supported."""
     mode = node.optional(2)
@@ -246,15 +246,7 @@ def dropout(node: OnnxNode, graph: GraphBuilder) -> int:
     return node.value()
 
 
-@importer("Cast", 6, 9, 13, 19, 21, 23, 24, 25, 28)
-def cast(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Float to wider or equal float; over the reals the operand itself."""
-    if node.attribute("to") not in (1, 11):
-        raise UnsupportedError("only casts to float32 and float64 keep the value")
-    return node.value()
-
-
-@importer("Reshape", 5, 13, 14, 19, 21, 23, 24, 25)
+@importer("Reshape", 5, 13, 14, 19, 21, 23, 24, 25, whole=True)
 def reshape(node: OnnxNode, graph: GraphBuilder) -> int:
     """Target shape from the constant second input; 0 copies, -1 is inferred."""
     have = graph.shape(node.value())
@@ -269,7 +261,7 @@ def reshape(node: OnnxNode, graph: GraphBuilder) -> int:
     return reshape_to(node.value(), want, graph)
 
 
-@importer("Flatten", 1, 9, 11, 13, 21, 23, 24, 25)
+@importer("Flatten", 1, 9, 11, 13, 21, 23, 24, 25, whole=True)
 def flatten(node: OnnxNode, graph: GraphBuilder) -> int:
     """To two axes, split at `axis`."""
     have = graph.shape(node.value())
@@ -278,7 +270,7 @@ def flatten(node: OnnxNode, graph: GraphBuilder) -> int:
     return reshape_to(node.value(), (math.prod(have[:axis]), math.prod(have[axis:])), graph)
 
 
-@importer("Transpose", 1, 13, 21, 23, 24, 25)
+@importer("Transpose", 1, 13, 21, 23, 24, 25, whole=True)
 def transpose(node: OnnxNode, graph: GraphBuilder) -> int:
     """Axes permuted; reversed by default."""
     rank = len(graph.shape(node.value()))
@@ -286,7 +278,7 @@ def transpose(node: OnnxNode, graph: GraphBuilder) -> int:
     return node.value() if order == tuple(range(rank)) else graph.add(Transpose(order), [node.value()])
 
 
-@importer("Squeeze", 1, 11, 13, 21, 23, 24, 25)
+@importer("Squeeze", 1, 11, 13, 21, 23, 24, 25, whole=True)
 def squeeze(node: OnnxNode, graph: GraphBuilder) -> int:
     """Axes of length 1 removed."""
     have = graph.shape(node.value())
@@ -295,7 +287,7 @@ def squeeze(node: OnnxNode, graph: GraphBuilder) -> int:
     return reshape_to(node.value(), [n for i, n in enumerate(have) if i not in drop], graph)
 
 
-@importer("Unsqueeze", 1, 11, 13, 21, 23, 24, 25)
+@importer("Unsqueeze", 1, 11, 13, 21, 23, 24, 25, whole=True)
 def unsqueeze(node: OnnxNode, graph: GraphBuilder) -> int:
     """Axes of length 1 inserted; positions are those in the result."""
     have = list(graph.shape(node.value()))
@@ -313,7 +305,7 @@ def _slice_arguments(node: OnnxNode, rank: int) -> tuple[list[int], list[int], l
     return starts, ends, [a % rank for a in axes], steps
 
 
-@importer("Slice", 1, 10, 11, 13)
+@importer("Slice", 1, 10, 11, 13, whole=True)
 def slice_(node: OnnxNode, graph: GraphBuilder) -> int:
     """Ranges per axis; a negative step reverses (as a gather)."""
     value = node.value()
@@ -337,7 +329,7 @@ def take_range(value: int, axis: int, chosen: range, graph: GraphBuilder) -> int
     return graph.add(Slice(tuple(starts), tuple(steps), tuple(shape), have), [value])
 
 
-@importer("Split", 2, 11, 13, 18)
+@importer("Split", 2, 11, 13, 18, whole=True)
 def split(node: OnnxNode, graph: GraphBuilder) -> list[int]:
     """One slice for each output."""
     value = node.value()
@@ -356,7 +348,7 @@ def split(node: OnnxNode, graph: GraphBuilder) -> list[int]:
     ]
 
 
-@importer("Concat", 4, 11, 13)
+@importer("Concat", 4, 11, 13, whole=True)
 def concat(node: OnnxNode, graph: GraphBuilder) -> int:
     """Values and constants side by side."""
     parts = []
@@ -371,14 +363,14 @@ def concat(node: OnnxNode, graph: GraphBuilder) -> int:
     return graph.add(Concat(axis, tuple(graph.shape(v)[axis] for v in values)), values)
 
 
-@importer("Expand", 8, 13)
+@importer("Expand", 8, 13, whole=True)
 def expand(node: OnnxNode, graph: GraphBuilder) -> int:
     """Broadcast to (at least) a constant shape."""
     want = tuple(int(n) for n in node.constant(1).array.reshape(-1))
     return broadcast_to(node.value(), np.broadcast_shapes(graph.shape(node.value()), want), graph)
 
 
-@importer("Tile", 6, 13)
+@importer("Tile", 6, 13, whole=True)
 def tile(node: OnnxNode, graph: GraphBuilder) -> int:
     """Whole copies along each axis."""
     have = graph.shape(node.value())

@@ -43,6 +43,10 @@ class StepOp(ElementwiseOp):
     def sides(self, jump: Array) -> tuple[Array, Array]:
         """Limits from the left and from the right at a jump."""
 
+    def straight(self, low: Array, high: Array) -> Array:
+        """Mask of the boxes in which the ends of inner steps are on a straight line."""
+        return low == low
+
     def interval(self, *boxes: Box) -> tuple[Array, Array]:
         """Exact."""
         return self.forward(boxes[0].lower), self.forward(boxes[0].upper)
@@ -69,7 +73,11 @@ class StepOp(ElementwiseOp):
         with np.errstate(all="ignore"):
             first, last = self.jumps(low, high)
             ends = self.forward(low), self.forward(high)
-            usable = (first <= last) & (xp.maximum(xp.abs(low), xp.abs(high)) < FARTHEST)
+            usable = (
+                (first <= last)
+                & self.straight(low, high)
+                & (xp.maximum(xp.abs(low), xp.abs(high)) < FARTHEST)
+            )
             below = [(first, self.sides(first)[0]), (last, self.sides(last)[0]), (high, ends[1])]
             above = [(last, self.sides(last)[1]), (first, self.sides(first)[1]), (low, ends[0])]
             like, middle = box.lower, 0.5 * low + 0.5 * high
@@ -152,6 +160,29 @@ class Floor(StepOp):
 
 
 @dataclass(frozen=True)
+class Trunc(StepOp):
+    """The whole number next to x toward zero."""
+
+    def forward(self, *xs: Array) -> Array:
+        return namespace(xs[0]).trunc(xs[0])
+
+    def jumps(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """At whole numbers but zero."""
+        xp = namespace(low)
+        first, last = xp.ceil(low), xp.floor(high)
+        one = xp.ones_like(low)
+        return xp.where(first == 0, one, first), xp.where(last == 0, -one, last)
+
+    def sides(self, jump: Array) -> tuple[Array, Array]:
+        above = namespace(jump).astype(jump > 0, jump.dtype)
+        return jump - above, jump + (1 - above)
+
+    def straight(self, low: Array, high: Array) -> Array:
+        """On one side of zero."""
+        return (low >= 0) | (high <= 0)
+
+
+@dataclass(frozen=True)
 class Round(StepOp):
     """The nearest whole number, the even one where two are."""
 
@@ -167,7 +198,7 @@ class Round(StepOp):
         return jump - 0.5, jump + 0.5
 
 
-@importer("Sign", 9, 13)
+@importer("Sign", 9, 13, whole=True)
 def sign_(node: OnnxNode, graph: GraphBuilder) -> int:
     """Sign."""
     return graph.add(Sign(), [node.value()])
