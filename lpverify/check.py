@@ -115,19 +115,19 @@ class _Checker:
         for k in node.children:
             split = self.proof.nodes[k].split
             assert split is not None
-            children.append(child(item, k, split))
+            children.append(child(item, k, split, self.problem.network))
         return children
 
     def _holds(self, item: Subproblem, leaf: Leaf, batch: Batch, evaluation: Evaluation) -> bool:
         if leaf.combinations is None:
             return bool(evaluation.refuted[0])
-        conditions = necessary(self.problem, self.arithmetic, batch, evaluation, item.phases, 0)
+        conditions = necessary(self.problem, self.arithmetic, batch, evaluation, item.splits, 0)
         wanted = alternatives(self.problem, item.case, len(leaf.combinations))
         if wanted is None or sorted(wanted) != sorted(c.atoms for c in leaf.combinations):
             return False
         return all(
             len(c.weights) == len(c.atoms)
-            and len(c.phases) == len(item.phases)
+            and len(c.splits) == len(item.splits)
             and combination_bound(conditions, c) > 0
             for c in leaf.combinations
         )

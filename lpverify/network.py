@@ -9,7 +9,8 @@ import numpy as np
 
 from lpverify.errors import InternalError
 from lpverify.interval import Array, namespace
-from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp, Op
+from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp, Op, SelectionOp
+from lpverify.ops.steps import StepOp
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,45 @@ class Network:
         """Indices of the values that are operands of nonlinear nodes, in order."""
         nonlinear = (n for n in self.nodes if isinstance(n.op, (ElementwiseOp, BilinearOp)))
         return tuple(sorted({i for n in nonlinear for i in n.inputs}))
+
+    @cached_property
+    def bounded(self) -> tuple[int, ...]:
+        """Indices of the values whose boxes a subproblem hands on: operands of nonlinear nodes, steps."""
+        steps = (k for k, n in enumerate(self.nodes) if isinstance(n.op, StepOp))
+        return tuple(sorted({*self.pre_activations, *steps}))
+
+    def steps_on(self, value: int) -> tuple[int, ...]:
+        """Indices of the step functions of a value."""
+        return tuple(k for k, n in enumerate(self.nodes) if isinstance(n.op, StepOp) and n.inputs[0] == value)
+
+    def copied_input(self, value: int, element: int) -> int | None:
+        """The input of which an element of a value is a copy, None if it is computed."""
+        source = self._copies.get(value)
+        return None if source is None or source[element] < 0 else int(source[element])
+
+    @cached_property
+    def steps_of_inputs(self) -> dict[int, tuple[int, int]]:
+        """For inputs that a step function is applied to: the node, and which of its elements."""
+        places: dict[int, tuple[int, int]] = {}
+        for k, node in enumerate(self.nodes):
+            if isinstance(node.op, StepOp) and node.inputs[0] in self._copies:
+                source = self._copies[node.inputs[0]]
+                places.update((int(source[e]), (k, int(e))) for e in np.flatnonzero(source >= 0))
+        return places
+
+    @cached_property
+    def _copies(self) -> dict[int, np.ndarray]:
+        """For each value that is data movement alone the input behind each element, -1 for constants."""
+        first = np.arange(self.input_size, dtype=np.float64)[None]
+        runs = {0: (first, first + self.input_size)}
+        for k, node in enumerate(self.nodes):
+            if isinstance(node.op, SelectionOp) and all(i in runs for i in node.inputs):
+                low, high = ([runs[i][j] for i in node.inputs] for j in (0, 1))
+                runs[k] = repeat(node.op.forward(*low), 1), repeat(node.op.forward(*high), 1)
+        return {
+            k: np.where(high - low == self.input_size, low, -1.0).reshape(-1)
+            for k, (low, high) in runs.items()
+        }
 
     @cached_property
     def refinable(self) -> frozenset[int]:

@@ -5,7 +5,7 @@ else is `Timeout` or `Unknown`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -23,17 +23,30 @@ class InputSplit:
     point: float
     upper: bool
 
+    def opposite(self) -> "InputSplit":
+        """The other side."""
+        return replace(self, upper=not self.upper)
+
 
 @dataclass(frozen=True, slots=True)
-class PhaseSplit:
-    """`z >= 0` when `active`, else `z <= 0`, for one flat element of a pre-activation value."""
+class NeuronSplit:
+    """`z >= point` when `upper`, else `z <= point`, for one flat element of an operand of a nonlinear node.
+
+    For step functions it matters which side has the point itself: the upper one if `above`, else the lower.
+    """
 
     value: int
     element: int
-    active: bool
+    upper: bool
+    point: float = 0.0
+    above: bool = True
+
+    def opposite(self) -> "NeuronSplit":
+        """The other side."""
+        return replace(self, upper=not self.upper)
 
 
-Split: TypeAlias = InputSplit | PhaseSplit
+Split: TypeAlias = InputSplit | NeuronSplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +56,12 @@ class Combination:
     Attributes:
         atoms: The alternative's atoms; all must hold together in a counterexample.
         weights: Multipliers of their forms, same length.
-        phases: Multipliers of the region's phase splits, in the order of the splits.
+        splits: Multipliers of the region's neuron splits, in their order.
     """
 
     atoms: tuple[int, ...]
     weights: tuple[float, ...]
-    phases: tuple[float, ...]
+    splits: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +126,9 @@ def covers(splits: Sequence[Split | None]) -> bool:
     if len(splits) != 2:
         return False
     first, second = splits
-    if isinstance(first, InputSplit) and isinstance(second, InputSplit):
-        same = first.index == second.index and first.point == second.point
-        return same and first.upper != second.upper and bool(np.isfinite(first.point))
-    if isinstance(first, PhaseSplit) and isinstance(second, PhaseSplit):
-        same = first.value == second.value and first.element == second.element
-        return same and first.active != second.active
-    return False
+    if first is None or second is None or not np.isfinite(first.point):
+        return False
+    return first.opposite() == second
 
 
 @dataclass(frozen=True)

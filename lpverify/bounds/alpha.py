@@ -11,7 +11,7 @@ Guarantee: any alpha in [0, 1] and beta >= 0 gives a sound bound, so every itera
 from collections.abc import Callable, Mapping, Sequence
 
 from lpverify.bounds.frame import CentredLines, Frame, centre_lines
-from lpverify.bounds.linear import LinearBound, Trace, backward, centre_value
+from lpverify.bounds.linear import LinearBound, Sides, Trace, backward, centre_value
 from lpverify.bounds.propagate import row_lines
 from lpverify.interval import Array, namespace
 from lpverify.multipliers import Multipliers, Schedule
@@ -23,7 +23,7 @@ def bound_rows(
     frame: Frame,
     rows: Array,
     multipliers: Multipliers | None = None,
-    signs: Mapping[int, Array] | None = None,
+    splits: Mapping[int, Sides] | None = None,
     trace: Trace | None = None,
 ) -> LinearBound:
     """The backward bound of rows of the network's output under given multipliers.
@@ -32,12 +32,13 @@ def bound_rows(
         frame: Bounds of all values.
         rows: `(B, R, *output shape)`.
         multipliers: None: adaptive slopes and no split terms.
-        signs: For split values `(B, *shape)`: +1 for `z >= 0`, -1 for `z <= 0`, 0 for no split.
+        splits: For split values the side that each element is on.
         trace: Filled if given.
     """
     lines, beta = _lines(frame, multipliers), None
-    if multipliers is not None and signs:
-        beta = {k: -multipliers.beta[k] * signs[k][:, None] for k in multipliers.beta if k in signs}
+    if multipliers is not None and splits:
+        known = ((k, splits[k], v) for k, v in multipliers.beta.items() if k in splits)
+        beta = {k: Sides(-v * sides.sign[:, None], sides.point) for k, sides, v in known}
     start = frame.network.output
     return backward(frame, start, rows, centre_value(rows, frame.centres[start]), beta, lines, trace)
 
@@ -57,7 +58,7 @@ Best = tuple[LinearBound, Array, Multipliers, Trace]
 def optimise(
     frame: Frame,
     rows: Array,
-    signs: Mapping[int, Array],
+    splits: Mapping[int, Sides],
     start: Multipliers,
     schedule: Schedule,
     done: Callable[[Array], bool],
@@ -67,7 +68,7 @@ def optimise(
     Args:
         frame: Bounds of all values.
         rows: `(B, R, *output shape)`.
-        signs: As for `bound_rows`.
+        splits: As for `bound_rows`.
         start: First multipliers.
         schedule: Steps and rates.
         done: Asked with the best lower bounds `(B, R)` after each step; True stops.
@@ -81,12 +82,12 @@ def optimise(
     best: Best | None = None
     for step in range(schedule.steps + 1):
         now, trace = Multipliers(dict(alpha), dict(beta)), Trace()
-        linear = bound_rows(frame, rows, now, signs, trace)
+        linear = bound_rows(frame, rows, now, splits, trace)
         new = (linear, linear.concretize(frame.boxes[0]), now, trace)
         best = new if best is None else _better(best, new, xp)
         if step == schedule.steps or done(best[1]):
             break
-        gradients = _gradients(frame, linear, now, trace, signs)
+        gradients = _gradients(frame, linear, now, trace, splits)
         rate = schedule.decay**step
         for kind, values, speed in (
             ("alpha", alpha, schedule.alpha_rate),
@@ -131,7 +132,7 @@ def _adam(
 
 
 def _gradients(
-    frame: Frame, linear: LinearBound, multipliers: Multipliers, trace: Trace, signs: Mapping[int, Array]
+    frame: Frame, linear: LinearBound, multipliers: Multipliers, trace: Trace, splits: Mapping[int, Sides]
 ) -> dict[tuple[str, int], Array]:
     """Supergradients of the bounds in every multiplier, `(B, R, *shape)`."""
     xp = namespace(linear.a)
@@ -151,7 +152,9 @@ def _gradients(
             row_box, alpha, points[operand]
         )
     for k in multipliers.beta:
-        gradients["beta", k] = -points[k] * signs[k][:, None]
+        sides = splits[k]
+        beyond = points[k] if sides.point is None else points[k] - frame.cast(sides.point)[:, None]
+        gradients["beta", k] = -beyond * sides.sign[:, None]
     return gradients
 
 
@@ -182,7 +185,7 @@ def relaxed_primal(
 
 
 def initial(
-    frame: Frame, rows: int, signs: Mapping[int, Array], warm: Multipliers | None = None
+    frame: Frame, rows: int, splits: Mapping[int, Sides], warm: Multipliers | None = None
 ) -> Multipliers:
     """Starting multipliers: adaptive slopes and zero beta, or those of a parent where it had any."""
     xp = namespace(frame.like)
@@ -195,7 +198,8 @@ def initial(
         assert isinstance(op, ElementwiseOp)
         first = op.first_alpha(row_lines(frame, k, None))
         alpha[k] = xp.broadcast_to(first, (first.shape[0], rows, *first.shape[2:]))
-    for k, sign in signs.items():
+    for k, sides in splits.items():
+        sign = sides.sign
         if warm is not None and k in warm.beta:
             beta[k] = warm.beta[k]
             continue

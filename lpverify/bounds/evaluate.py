@@ -11,7 +11,7 @@ import numpy as np
 
 from lpverify.bounds.alpha import bound_rows, initial, optimise
 from lpverify.bounds.frame import Frame
-from lpverify.bounds.linear import LinearBound, Trace
+from lpverify.bounds.linear import LinearBound, Sides, Trace
 from lpverify.bounds.propagate import Region, propagate
 from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Effort, Multipliers
@@ -60,14 +60,14 @@ class Batch:
     Attributes:
         cases: Index of each one's case, `(B,)`.
         region: Their regions.
-        signs: For split values `(B, *shape)` with +1, -1, 0.
+        splits: For split values the side that each element is on.
         floor: Lower bounds of the forms of each one's case that are known to hold, `(B, F)`; a case with
             fewer forms fills up with minus infinity. None: nothing is known.
     """
 
     cases: np.ndarray
     region: Region
-    signs: Mapping[int, Array]
+    splits: Mapping[int, Sides]
     floor: np.ndarray | None = None
 
 
@@ -129,12 +129,12 @@ def evaluate(
     def refuted(lower: Array) -> np.ndarray:
         return refute(problem, batch.cases, total(lower)) | to_numpy(frame.empty)
 
-    linear = bound_rows(frame, seeds, warm, batch.signs, trace)
+    linear = bound_rows(frame, seeds, warm, batch.splits, trace)
     best = linear.concretize(frame.boxes[0])
     if effort.schedule is not None and not refuted(best).all():
-        start = initial(frame, rows.shape[1], batch.signs, warm)
+        start = initial(frame, rows.shape[1], batch.splits, warm)
         linear, improved, multipliers, trace = optimise(
-            frame, seeds, batch.signs, start, effort.schedule, lambda low: bool(refuted(low).all())
+            frame, seeds, batch.splits, start, effort.schedule, lambda low: bool(refuted(low).all())
         )
         best = namespace(best).maximum(best, improved)
     return Evaluation(frame, linear, rows, total(best), refuted(best), multipliers or warm, trace)

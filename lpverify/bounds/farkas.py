@@ -21,7 +21,7 @@ from lpverify.bounds.evaluate import (
 from lpverify.bounds.linear import backward, centre_value
 from lpverify.interval import SUM_INFLATION, Box, gamma
 from lpverify.problem import Problem
-from lpverify.verdict import Combination, PhaseSplit
+from lpverify.verdict import Combination, NeuronSplit
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Necessary:
 
     Attributes:
         atoms: Rows of the atoms: `g` `(k, n)` and `h` `(k,)`.
-        phases: Rows of the phase splits, in their order: `(p, n)` and `(p,)`.
+        splits: Rows of the neuron splits, in their order: `(p, n)` and `(p,)`.
         box: The region's input box `(n,)`.
     """
 
     atoms: tuple[np.ndarray, np.ndarray]
-    phases: tuple[np.ndarray, np.ndarray]
+    splits: tuple[np.ndarray, np.ndarray]
     box: Box
 
 
@@ -44,7 +44,7 @@ def necessary(
     arithmetic: Arithmetic,
     batch: Batch,
     evaluation: Evaluation,
-    phases: tuple[PhaseSplit, ...],
+    path: tuple[NeuronSplit, ...],
     i: int,
 ) -> Necessary:
     """The conditions of one batch entry, from backward bounds with the lines of its own boxes."""
@@ -56,14 +56,16 @@ def necessary(
     slopes, heights = (to_numpy(part)[0] for part in linear.absolute())
     heights = np.nextafter(heights[columns] - case.bounds, -np.inf)
     parts = [(np.zeros((0, slopes.shape[1])), np.zeros(0))]
-    for split in phases:
+    for split in path:
         shape = arithmetic.network.nodes[split.value].shape
         seed = np.zeros((1, 1, int(np.prod(shape))))
-        seed[0, 0, split.element] = -1.0 if split.active else 1.0
+        side = -1.0 if split.upper else 1.0
+        seed[0, 0, split.element] = side
         rows = arithmetic.array(seed.reshape(1, 1, *shape))
         bound = backward(frame, split.value, rows, centre_value(rows, frame.centres[split.value]))
         a, h = bound.absolute()
-        parts.append((to_numpy(a)[0], to_numpy(h)[0]))
+        height = to_numpy(h)[0] - side * split.point
+        parts.append((to_numpy(a)[0], np.nextafter(height, -np.inf)))
     box = Box(to_numpy(frame.boxes[0].lower)[0], to_numpy(frame.boxes[0].upper)[0])
     splits = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
     return Necessary((slopes[columns], heights), splits, box)
@@ -75,12 +77,12 @@ def combination_bound(conditions: Necessary, combination: Combination) -> float:
     Raises:
         ValueError: A multiplier is negative or not finite.
     """
-    weights = np.array([*combination.weights, *combination.phases])
+    weights = np.array([*combination.weights, *combination.splits])
     if not (weights >= 0).all() or not np.isfinite(weights).all():
         raise ValueError("multipliers must be finite and not negative")
     chosen = list(combination.atoms)
-    g = np.concatenate([conditions.atoms[0][chosen], conditions.phases[0]])
-    h = np.concatenate([conditions.atoms[1][chosen], conditions.phases[1]])
+    g = np.concatenate([conditions.atoms[0][chosen], conditions.splits[0]])
+    h = np.concatenate([conditions.atoms[1][chosen], conditions.splits[1]])
     a = weights @ g
     box = conditions.box
     total = np.minimum(a * box.lower, a * box.upper).sum() + weights @ h

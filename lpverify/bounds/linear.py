@@ -74,6 +74,19 @@ class LinearBound:
         return xp.where(self.a > 0, box.lower[:, None], box.upper[:, None])
 
 
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Split constraints `sign (z - point) >= 0` on the elements z of one value.
+
+    Attributes:
+        sign: `(B, *shape)`: +1, -1, or 0 for no constraint.
+        point: `(B, *shape)` float64; None: all zero.
+    """
+
+    sign: Array
+    point: Array | None = None
+
+
 @dataclass
 class Trace:
     """What a backward pass leaves behind for branching rules and gradients.
@@ -105,7 +118,7 @@ def backward(
     start: int,
     rows: Array,
     at_centre: tuple[Array, Array],
-    beta: Mapping[int, Array] | None = None,
+    beta: Mapping[int, Sides] | None = None,
     lines: Mapping[int, CentredLines] | None = None,
     trace: Trace | None = None,
 ) -> LinearBound:
@@ -116,9 +129,9 @@ def backward(
         start: The value that is bounded.
         rows: `(B, R, *shape)`.
         at_centre: `rows . reference value`, `(B, R)` float64, and a bound on its error.
-        beta: For pre-activation values, coefficients `(B, R, *shape)` that are added to the rows: `-beta s`
-            for a split `s z >= 0` with `beta >= 0`; zero elsewhere. They raise no value on the region of
-            the splits.
+        beta: For split values terms `sign (z - point)` with signs `(B, R, *shape)` that are added to the
+            rows: `-beta s` for a split `s (z - point) >= 0` with `beta >= 0`; zero elsewhere. They raise no
+            value on the region of the splits.
         lines: Instead of the frame's own.
         trace: Filled if given.
     """
@@ -144,12 +157,14 @@ def backward(
     return LinearBound(a, sums.constant - error, frame.centres[0])
 
 
-def _add_splits(a: Array | None, beta: Array, centre: Array, sums: _Sums) -> Array:
+def _add_splits(a: Array | None, beta: Sides, centre: Array, sums: _Sums) -> Array:
     """Adds split terms; they speak of the value itself, so its reference enters the constant."""
-    value, error = centre_value(beta, centre)
-    sums.add(value)
-    sums.lose(error)
-    return beta if a is None else a + beta
+    for at, sign in ((centre, 1.0), (beta.point, -1.0)):
+        if at is not None:
+            value, error = centre_value(beta.sign, at)
+            sums.add(sign * value)
+            sums.lose(error)
+    return beta.sign if a is None else a + beta.sign
 
 
 def centre_value(rows: Array, centre: Array) -> tuple[Array, Array]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lpverify.bounds.evaluate import Arithmetic, Batch, Evaluation
+from lpverify.bounds.linear import Sides
 from lpverify.bounds.propagate import Region
 from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Multipliers
 from lpverify.network import Network
-from lpverify.verdict import InputSplit, PhaseSplit, Split
+from lpverify.ops.steps import StepOp
+from lpverify.verdict import InputSplit, NeuronSplit, Split
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Subproblem:
         case: Index of its case in the problem.
         lower: Input box, float64 `(n,)`.
         upper: The same.
-        known: Boxes of pre-activation values that hold here, without batch axis.
-        phases: Phase splits on the path.
+        known: Boxes of some values that hold here, without batch axis.
+        splits: Neuron splits on the path.
         margin: Best proven margin of an ancestor; positive would be refuted.
         warm: Multipliers of the parent, without batch axis.
         rows: The forms that `warm` speaks of, as positions among the case's forms.
@@ -35,7 +37,7 @@ class Subproblem:
     lower: np.ndarray
     upper: np.ndarray
     known: Mapping[int, tuple[Array, Array]] = field(default_factory=dict)
-    phases: tuple[PhaseSplit, ...] = ()
+    splits: tuple[NeuronSplit, ...] = ()
     margin: float = float("-inf")
     warm: Multipliers | None = None
     rows: tuple[int, ...] = ()
@@ -47,8 +49,7 @@ def inherit(item: Subproblem, network: Network, evaluation: Evaluation, i: int) 
     boxes = evaluation.frame.boxes
     copy = namespace(boxes[0].lower).asarray  # views would keep the whole batch alive
     known = {
-        k: (copy(boxes[k].lower[i], copy=True), copy(boxes[k].upper[i], copy=True))
-        for k in network.pre_activations
+        k: (copy(boxes[k].lower[i], copy=True), copy(boxes[k].upper[i], copy=True)) for k in network.bounded
     }
     multipliers = None if evaluation.multipliers is None else compact(evaluation.multipliers.rows(i))
     rows = tuple(int(r) for r in evaluation.rows[i])
@@ -66,28 +67,46 @@ def compact(multipliers: Multipliers) -> Multipliers:
     return Multipliers(alpha, {k: small(v, "float32") for k, v in multipliers.beta.items()})
 
 
-def child(item: Subproblem, node: int, split: Split) -> Subproblem:
+def child(item: Subproblem, node: int, split: Split, network: Network) -> Subproblem:
     """One child: the parent with one more split."""
     if isinstance(split, InputSplit):
         lower, upper = item.lower.copy(), item.upper.copy()
         (lower if split.upper else upper)[split.index] = split.point
         return replace(item, node=node, lower=lower, upper=upper)
     known = dict(item.known)
-    known[split.value] = clamp_phase(known[split.value], split)
-    return replace(item, node=node, known=known, phases=(*item.phases, split))
+    known[split.value] = clamp(known[split.value], split.element, split.upper, split.point)
+    for k in network.steps_on(split.value):
+        end = step_end(network, k, split)
+        known[k] = clamp(known[k], split.element, split.upper, end)
+    item = replace(item, node=node, known=known, splits=(*item.splits, split))
+    source = network.copied_input(split.value, split.element)
+    if source is None:
+        return item
+    lower, upper = clamp((item.lower, item.upper), source, split.upper, split.point)
+    return replace(item, lower=lower, upper=upper)
 
 
-def clamp_phase(ends: tuple[Array, Array], split: PhaseSplit) -> tuple[Array, Array]:
-    """The box of a value with one element restricted to its phase."""
-    lower, upper = ends
-    xp = namespace(lower)
-    flat_lower = xp.asarray(lower.reshape(-1), copy=True)
-    flat_upper = xp.asarray(upper.reshape(-1), copy=True)
-    if split.active:
-        flat_lower[split.element] = max(float(flat_lower[split.element]), 0.0)
+def step_end(network: Network, k: int, split: NeuronSplit) -> float:
+    """The least result of step node `k` on the upper side of a split, the largest on the lower side."""
+    op = network.nodes[k].op
+    assert isinstance(op, StepOp)
+    at = np.array([split.point])
+    own = float(op.forward(at)[0])
+    left, right = (float(side[0]) for side in op.sides(at))
+    if split.upper:
+        return min(own, right) if split.above else right
+    return left if split.above else max(own, left)
+
+
+def clamp(ends: tuple[Array, Array], element: int, upper: bool, point: float) -> tuple[Array, Array]:
+    """The box of a value with one element restricted to one side of a point."""
+    xp = namespace(ends[0])
+    low, high = (xp.asarray(end.reshape(-1), copy=True) for end in ends)
+    if upper:
+        low[element] = max(float(low[element]), point)
     else:
-        flat_upper[split.element] = min(float(flat_upper[split.element]), 0.0)
-    return flat_lower.reshape(lower.shape), flat_upper.reshape(upper.shape)
+        high[element] = min(float(high[element]), point)
+    return low.reshape(ends[0].shape), high.reshape(ends[1].shape)
 
 
 def make_batch(items: Sequence[Subproblem], arithmetic: Arithmetic) -> Batch:
@@ -100,7 +119,7 @@ def make_batch(items: Sequence[Subproblem], arithmetic: Arithmetic) -> Batch:
         if all(k in s.known for s in items)
     }
     cases = np.array([s.case for s in items])
-    return Batch(cases, Region(box, known), _signs(items, arithmetic), _floors(items))
+    return Batch(cases, Region(box, known), _sides(items, arithmetic), _floors(items))
 
 
 def _floors(items: Sequence[Subproblem]) -> np.ndarray | None:
@@ -116,21 +135,26 @@ def _floors(items: Sequence[Subproblem]) -> np.ndarray | None:
     return result
 
 
-def _signs(items: Sequence[Subproblem], arithmetic: Arithmetic) -> dict[int, Array]:
-    """+1 and -1 at the split elements of each split value, `(B, *shape)`."""
+def _sides(items: Sequence[Subproblem], arithmetic: Arithmetic) -> dict[int, Sides]:
+    """The latest split of each element of each split value."""
     network = arithmetic.network
     signs: dict[int, np.ndarray] = {}
+    points: dict[int, np.ndarray] = {}
     for i, item in enumerate(items):
-        for split in item.phases:
-            shape = network.nodes[split.value].shape
-            if split.value not in signs:
-                signs[split.value] = np.zeros((len(items), int(np.prod(shape))))
-            signs[split.value][i, split.element] = 1.0 if split.active else -1.0
-    return {k: arithmetic.array(v.reshape(-1, *network.nodes[k].shape)) for k, v in signs.items()}
+        for split in item.splits:
+            size = int(np.prod(network.nodes[split.value].shape))
+            sign = signs.setdefault(split.value, np.zeros((len(items), size)))
+            sign[i, split.element] = 1.0 if split.upper else -1.0
+            if split.point or split.value in points:
+                point = points.setdefault(split.value, np.zeros((len(items), size)))
+                point[i, split.element] = split.point
+    shapes = {k: (len(items), *network.nodes[k].shape) for k in signs}
+    placed = {k: arithmetic.place(v.reshape(shapes[k])) for k, v in points.items()}
+    return {k: Sides(arithmetic.array(v.reshape(shapes[k])), placed.get(k)) for k, v in signs.items()}
 
 
 def make_warm(
-    items: Sequence[Subproblem], signs: Mapping[int, Array], rows: np.ndarray, like: Array
+    items: Sequence[Subproblem], splits: Mapping[int, Sides], rows: np.ndarray, like: Array
 ) -> Multipliers | None:
     """Stacks the parents' multipliers of the wanted rows `(B, R)`; new betas are zero.
 
@@ -147,8 +171,8 @@ def make_warm(
     pairs = list(zip(warms, picks, strict=True))
     alpha = {k: xp.astype(xp.stack([w.alpha[k][p] for w, p in pairs]), like.dtype) for k in warms[0].alpha}
     beta = {}
-    for k, sign in signs.items():
-        zero = xp.zeros((rows.shape[1], *sign.shape[1:]), dtype=like.dtype, device=like.device)
+    for k, sides in splits.items():
+        zero = xp.zeros((rows.shape[1], *sides.sign.shape[1:]), dtype=like.dtype, device=like.device)
         known = (xp.astype(w.beta[k][p], like.dtype) if k in w.beta else zero for w, p in pairs)
         beta[k] = xp.stack(list(known))
     return Multipliers(alpha, beta)

@@ -187,6 +187,10 @@ class ElementwiseOp(Op):
         """Chain rule."""
         return (gradient * self.derivative(xs[0]),)
 
+    def split_points(self, low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
+        """Points at which to split boxes, inside of them where possible, the most natural ones first."""
+        return [0.5 * low + 0.5 * high]
+
     def first_alpha(self, lines: Lines) -> Array:
         """The mix that adaptive lines have."""
         return namespace(lines.lower_slope).clip(lines.lower_slope, 0.0, 1.0)

@@ -39,6 +39,10 @@ class Relu(ElementwiseOp):
     def unstable(self, box: Box) -> Array:
         return (box.lower < 0) & (box.upper > 0)
 
+    def split_points(self, low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
+        """The kink."""
+        return [np.zeros_like(low)]
+
     def relax(self, box: Box, alpha: Array | None) -> Lines:
         """Triangle: the chord above, `alpha x` below (Zhang et al. 2018, arXiv:1811.00866, section 3.3)."""
         low, high = box.lower, box.upper

@@ -145,6 +145,11 @@ class SmoothOp(ElementwiseOp):
         """Not a single point."""
         return box.lower < box.upper
 
+    def split_points(self, low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
+        """The middle, and where the curvature changes."""
+        breaks = [np.full_like(low, edge) for edge in self.profile.breaks if np.isfinite(edge)]
+        return [0.5 * low + 0.5 * high, *breaks]
+
     def interval(self, *boxes: Box) -> tuple[Array, Array]:
         low, high = to_double(boxes[0].lower), to_double(boxes[0].upper)
         with np.errstate(all="ignore"):

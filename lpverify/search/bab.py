@@ -28,9 +28,7 @@ from lpverify.search.leaf import decide
 from lpverify.search.tree import Frontier, Tree
 from lpverify.solvers.base import LpBackend
 from lpverify.verdict import (
-    InputSplit,
     Leaf,
-    PhaseSplit,
     Progress,
     Sat,
     Split,
@@ -118,7 +116,7 @@ class Search:
         warm = None
         rows = open_rows(self.problem, batch.cases, known_floor(self.problem, batch))
         if effort.schedule is not None:
-            warm = make_warm(items, batch.signs, rows, engine.arithmetic.like)
+            warm = make_warm(items, batch.splits, rows, engine.arithmetic.like)
         return effort, batch, evaluate(self.problem, engine.arithmetic, batch, effort, warm, rows)
 
     def _candidates(self, items: Sequence[Subproblem], evaluation: Evaluation) -> Witness | None:
@@ -154,7 +152,7 @@ class Search:
             return None
         margin = self._margin(item, evaluation, i)
         here = replace(here, lower=box.lower[i], upper=box.upper[i], margin=margin)
-        if all_linear(self.engine.arithmetic.network, evaluation, i):
+        if all_linear(evaluation, i):
             return self._linear_leaf(i, here, batch, evaluation)
         split = self.engine.rule(self.problem, here, evaluation, i)
         if split is None:
@@ -170,7 +168,7 @@ class Search:
 
     def _linear_leaf(self, i: int, item: Subproblem, batch: Batch, evaluation: Evaluation) -> Witness | None:
         """The network is linear here: an LP decides, unless rounding gets in the way."""
-        conditions = necessary(self.problem, self.engine.arithmetic, batch, evaluation, item.phases, i)
+        conditions = necessary(self.problem, self.engine.arithmetic, batch, evaluation, item.splits, i)
         seconds = self.deadline.remaining
         leaf, candidates = decide(self.problem, item.case, conditions, self.engine.backend, seconds)
         if leaf is not None:
@@ -184,10 +182,6 @@ class Search:
         return None
 
     def _children(self, item: Subproblem, split: Split) -> tuple[Subproblem, Subproblem]:
-        other: Split
-        if isinstance(split, InputSplit):
-            other = InputSplit(split.index, split.point, not split.upper)
-        else:
-            other = PhaseSplit(split.value, split.element, not split.active)
+        network, other = self.problem.network, split.opposite()
         first, second = (self.tree.child(item.node, s) for s in (split, other))
-        return child(item, first, split), child(item, second, other)
+        return child(item, first, split, network), child(item, second, other, network)

@@ -9,10 +9,9 @@ from lpverify.config import Config
 from lpverify.interval import Array
 from lpverify.multipliers import Effort, Schedule
 from lpverify.ops.convolution import Conv
-from lpverify.ops.piecewise import Relu
 from lpverify.problem import Problem
 from lpverify.search.bab import Engine
-from lpverify.search.branching import mixed_split, relu_phase
+from lpverify.search.branching import mixed_split, neurons_first
 from lpverify.solvers.highs import Highs
 
 WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
@@ -53,15 +52,14 @@ def backward_budget(config: Config, share: float) -> float:
 
 
 def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:
-    """Input bisection where few inputs are free (or nothing else can be split), ReLU phases otherwise."""
+    """Input bisection where few inputs are free, splits of neurons otherwise."""
     backward = Effort("crown", budget=backward_budget(config, NODE_SHARE))
     free = max((int((c.box.upper > c.box.lower).sum()) for c in problem.cases), default=0)
     network = problem.network
-    relu = any(isinstance(n.op, Relu) for n in network.nodes)
     neurons = sum(int(np.prod(network.nodes[k].shape)) for k in network.activations)
-    if free <= config.input_split_limit or not relu:
+    if free <= config.input_split_limit:
         batch = int(np.clip(200_000 // max(1, neurons), 1, 256))
         return Engine(arithmetic, backward, backward, mixed_split, batch, True, Highs())
     batch = int(np.clip(60_000 // max(1, neurons), 1, 32))
     root, effort = replace(backward, schedule=Schedule(steps=20)), Effort("ibp", Schedule(steps=10))
-    return Engine(arithmetic, root, effort, relu_phase, batch, False, Highs())
+    return Engine(arithmetic, root, effort, neurons_first, batch, False, Highs())

@@ -39,7 +39,7 @@ def decide(
 
 def _single_atom(conditions: Necessary, atoms: tuple[int, ...]) -> Combination | None:
     """An alternative with an atom that is refuted on its own needs no LP."""
-    splits = len(conditions.phases[1])
+    splits = len(conditions.splits[1])
     for i in range(len(atoms)):
         weights = tuple(1.0 if j == i else 0.0 for j in range(len(atoms)))
         proposal = Combination(atoms, weights, (0.0,) * splits)
@@ -69,8 +69,8 @@ def _solve(
 def _program(conditions: Necessary, atoms: tuple[int, ...]) -> LinearProgram:
     """Columns: the inputs and t. Rows: `t - g . x >= h` for each atom, `-g . x >= h` for each split."""
     chosen = list(atoms)
-    g = np.concatenate([conditions.atoms[0][chosen], conditions.phases[0]])
-    h = np.concatenate([conditions.atoms[1][chosen], conditions.phases[1]])
+    g = np.concatenate([conditions.atoms[0][chosen], conditions.splits[0]])
+    h = np.concatenate([conditions.atoms[1][chosen], conditions.splits[1]])
     slack = np.concatenate([np.ones(len(chosen)), np.zeros(len(h) - len(chosen))])
     reach = 1.0 + 2 * float((np.abs(g) @ conditions.box.magnitude + np.abs(h)).max(initial=0.0))
     count = g.shape[1]

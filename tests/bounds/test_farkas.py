@@ -13,9 +13,9 @@ from lpverify.verdict import Combination
 def exact_bound(conditions, combination):
     """The combination's minimum over the box, in rationals."""
     f = lambda v: [Fraction(float(x)) for x in v]  # noqa: E731
-    weights = f([*combination.weights, *combination.phases])
-    rows = [f(conditions.atoms[0][i]) for i in combination.atoms] + [f(r) for r in conditions.phases[0]]
-    heights = f([*conditions.atoms[1][list(combination.atoms)], *conditions.phases[1]])
+    weights = f([*combination.weights, *combination.splits])
+    rows = [f(conditions.atoms[0][i]) for i in combination.atoms] + [f(r) for r in conditions.splits[0]]
+    heights = f([*conditions.atoms[1][list(combination.atoms)], *conditions.splits[1]])
     a = [
         sum((w * r[j] for w, r in zip(weights, rows, strict=True)), Fraction(0)) for j in range(len(rows[0]))
     ]
@@ -63,11 +63,11 @@ def test_lp_duals_and_rays_prove_what_is_true(seed):
     proof, point = _solve(conditions, (0, 1), Highs(), 10.0)
     points = rng.uniform(-1, 1, (200_000, n))
     feasible = (points @ conditions.atoms[0].T + conditions.atoms[1] <= 0).all(axis=1) & (
-        points @ conditions.phases[0].T + conditions.phases[1] <= 0
+        points @ conditions.splits[0].T + conditions.splits[1] <= 0
     ).all(axis=1)
     if proof is not None:
         assert not feasible.any()
     else:
-        g = np.concatenate([conditions.atoms[0], conditions.phases[0]])
-        h = np.concatenate([conditions.atoms[1], conditions.phases[1]])
+        g = np.concatenate([conditions.atoms[0], conditions.splits[0]])
+        h = np.concatenate([conditions.atoms[1], conditions.splits[1]])
         assert point is not None and (g @ point + h <= 1e-6).all()

@@ -4,13 +4,13 @@ from helpers import box_assertions, query_of, random_dense
 
 from lpverify.bounds.evaluate import Batch, double_precision, evaluate
 from lpverify.bounds.propagate import Region
-from lpverify.bounds.subproblem import Subproblem, child, clamp_phase
+from lpverify.bounds.subproblem import Subproblem, child, clamp
 from lpverify.interval import Box
 from lpverify.multipliers import Effort
 from lpverify.problem import compile_problem
-from lpverify.search.branching import all_linear, free_inputs, input_bisection, relu_phase
+from lpverify.search.branching import all_linear, free_inputs, input_bisection, neurons_first
 from lpverify.search.tree import Frontier
-from lpverify.verdict import InputSplit, PhaseSplit, covers
+from lpverify.verdict import InputSplit, NeuronSplit, covers
 
 
 def evaluated(lower, upper, seed=0):
@@ -33,25 +33,23 @@ def test_bisection_splits_the_steepest_input():
 def test_bisection_of_a_point_is_none():
     problem, item, evaluation = evaluated([0.5] * 3, [0.5] * 3)
     assert input_bisection(problem, item, evaluation, 0) is None
-    assert free_inputs(item) == 0 and all_linear(problem.network, evaluation, 0)
+    assert free_inputs(item) == 0 and all_linear(evaluation, 0)
 
 
 def test_phase_rule_picks_an_unstable_neuron():
     problem, item, evaluation = evaluated([-1] * 3, [1] * 3)
-    split = relu_phase(problem, item, evaluation, 0)
+    split = neurons_first(problem, item, evaluation, 0)
     box = evaluation.frame.boxes[split.value]
-    assert isinstance(split, PhaseSplit)
+    assert isinstance(split, NeuronSplit)
     assert box.lower.reshape(-1)[split.element] < 0 < box.upper.reshape(-1)[split.element]
 
 
-@pytest.mark.parametrize("split", [InputSplit(1, 0.25, False), PhaseSplit(2, 3, True)])
+@pytest.mark.parametrize("split", [InputSplit(1, 0.25, False), NeuronSplit(2, 3, True)])
 def test_children_cover_their_parent(split):
     item = Subproblem(0, 0, -np.ones(3), np.ones(3), {2: (-np.ones((1, 8)), np.ones((1, 8)))})
-    other = type(split)(
-        *(getattr(split, n) for n in list(split.__slots__)[:-1]), not getattr(split, split.__slots__[-1])
-    )
+    other, network = split.opposite(), random_dense(0, (3, 8, 8, 1)).network
     assert covers([split, other]) and not covers([split, split]) and not covers([split])
-    first, second = child(item, 1, split), child(item, 2, other)
+    first, second = child(item, 1, split, network), child(item, 2, other, network)
     if isinstance(split, InputSplit):
         assert first.upper[1] == second.lower[1] == 0.25
         assert np.array_equal(first.lower, item.lower) and np.array_equal(second.upper, item.upper)
@@ -60,8 +58,8 @@ def test_children_cover_their_parent(split):
     assert item.known == {} or item.known[2][0].min() == -1, "the parent must not change"
 
 
-def test_clamp_phase_keeps_a_tighter_box():
-    lower, upper = clamp_phase((np.array([[0.5]]), np.array([[2.0]])), PhaseSplit(0, 0, True))
+def test_clamp_keeps_a_tighter_box():
+    lower, upper = clamp((np.array([[0.5]]), np.array([[2.0]])), 0, True, 0.0)
     assert lower == 0.5 and upper == 2.0
 
 

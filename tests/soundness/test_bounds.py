@@ -17,13 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lpverify.bounds.alpha import bound_rows, initial, optimise
 from lpverify.bounds.frame import Frame
+from lpverify.bounds.linear import Sides
 from lpverify.bounds.propagate import Region, propagate
-from lpverify.bounds.subproblem import clamp_phase
+from lpverify.bounds.subproblem import clamp
 from lpverify.interval import Box, intersect
 from lpverify.io.onnx import import_model
 from lpverify.multipliers import Effort, Multipliers, Schedule
 from lpverify.network import Network
-from lpverify.verdict import PhaseSplit
 
 SAMPLES = 2000
 LIMIT = 2**18
@@ -240,29 +240,44 @@ def test_chunks_of_rows_change_nothing(name: str) -> None:
 # Optimised and random multipliers, with phase splits.
 
 
-def split_region(s: Sampled, rng: np.random.Generator, kind: str) -> tuple[Frame, Mapping[int, Any], Sampled]:
-    """Bounds on a region with random phase splits, and the samples that lie in it."""
+def split_region(
+    s: Sampled, rng: np.random.Generator, kind: str
+) -> tuple[Frame, Mapping[int, Sides], Sampled]:
+    """Bounds on a region with random neuron splits, and the samples that lie in it."""
     at = place(s.network, s.lower, s.upper, kind)
     network, bounds = at.network, at.bounds("crown")
     known = {k: (bounds.boxes[k].lower[0], bounds.boxes[k].upper[0]) for k in network.pre_activations}
-    signs: dict[int, Any] = {}
+    sides: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     mask = np.ones(len(s.values[0]), dtype=bool)
     for k in network.pre_activations:
         values = s.values[k].reshape(len(mask), -1)
         box_k = bounds.boxes[k]
-        open_ = np.flatnonzero(to_numpy((box_k.lower < 0) & (box_k.upper > 0)).reshape(-1))
+        open_ = np.flatnonzero(to_numpy(box_k.lower < box_k.upper).reshape(-1))
         for element in rng.permutation(open_)[: int(rng.integers(0, 3))].tolist():
-            active = bool((values[mask, element] >= 0).mean() >= 0.5)  # so that samples stay
-            known[k] = clamp_phase(known[k], PhaseSplit(k, element, active))
-            mask &= values[:, element] >= 0 if active else values[:, element] <= 0
-            sign = signs.setdefault(k, np.zeros((1, values.shape[1])))
-            sign[0, element] = 1.0 if active else -1.0
+            seen = values[mask, element].astype(np.float64)
+            point = 0.0 if seen.min() < 0 < seen.max() and rng.random() < 0.5 else float(rng.choice(seen))
+            upper = bool((seen >= point).mean() >= 0.5)  # so that samples stay
+            known[k] = clamp(known[k], element, upper, point)
+            mask &= values[:, element] >= point if upper else values[:, element] <= point
+            sign, at_point = sides.setdefault(
+                k, (np.zeros((1, values.shape[1])), np.zeros((1, values.shape[1])))
+            )
+            sign[0, element], at_point[0, element] = 1.0 if upper else -1.0, point
     batch = {k: Box(low[None], high[None]) for k, (low, high) in known.items()}
-    dtype = to_numpy(at.like).dtype
-    shaped = {k: v.reshape(1, *network.nodes[k].shape).astype(dtype) for k, v in signs.items()}
-    arrays = {k: _torch(v) for k, v in shaped.items()} if kind == "torch32" else shaped
     method = "ibp" if rng.random() < 0.5 else "crown"
-    return at.bounds(method, batch), arrays, s.restricted(mask)
+    return at.bounds(method, batch), _placed(network, at.like, sides), s.restricted(mask)
+
+
+def _placed(
+    network: Network, like: Any, sides: Mapping[int, tuple[np.ndarray, np.ndarray]]
+) -> dict[int, Sides]:
+    """In the coefficients' type and library; points stay float64."""
+    dtype, place = to_numpy(like).dtype, np.asarray if isinstance(like, np.ndarray) else _torch
+    result = {}
+    for k, (sign, point) in sides.items():
+        shape = (1, *network.nodes[k].shape)
+        result[k] = Sides(place(sign.reshape(shape).astype(dtype)), place(point.reshape(shape)))
+    return result
 
 
 def random_rows(network: Network, rng: np.random.Generator, kind: str) -> Any:
@@ -285,16 +300,16 @@ def assert_below(linear: Any, lower: Any, rows: Any, s: Sampled) -> None:
 def test_optimised_bounds_are_below_samples(name: str, seed: int, kind: str) -> None:
     s = sampled(name, seed)
     rng = np.random.default_rng(seed)
-    frame, signs, inside = split_region(s, rng, kind)
+    frame, splits, inside = split_region(s, rng, kind)
     assert not to_numpy(frame.empty).any()
     assert len(inside.values[0])
     assert_contains(frame.boxes, inside.values)
     rows = random_rows(s.network, rng, kind)
-    start = initial(frame, 3, signs)
+    start = initial(frame, 3, splits)
     first = bound_rows(frame, rows).concretize(frame.boxes[0])
-    linear, lower, best, _ = optimise(frame, rows, signs, start, Schedule(8), lambda _: False)
+    linear, lower, best, _ = optimise(frame, rows, splits, start, Schedule(8), lambda _: False)
     assert_below(linear, lower, rows, inside)
-    again = bound_rows(frame, rows, best, signs).concretize(frame.boxes[0])
+    again = bound_rows(frame, rows, best, splits).concretize(frame.boxes[0])
     assert (to_numpy(again) >= to_numpy(lower) - 1e-4 * abs(to_numpy(lower))).all()
     assert (to_numpy(lower) >= to_numpy(first) - 1e-4 * abs(to_numpy(first))).all()
 
@@ -304,15 +319,15 @@ def test_optimised_bounds_are_below_samples(name: str, seed: int, kind: str) -> 
 def test_any_admissible_multipliers_are_sound(name: str, seed: int, kind: str) -> None:
     s = sampled(name, seed)
     rng = np.random.default_rng([seed, 1])
-    frame, signs, inside = split_region(s, rng, kind)
+    frame, splits, inside = split_region(s, rng, kind)
     rows = random_rows(s.network, rng, kind)
-    start = initial(frame, 3, signs)
+    start = initial(frame, 3, splits)
     for scale in (0.1, 1.0, 100.0):
         alpha = {
             k: _like(rng.choice([0.0, 1.0, 0.3, rng.random()], v.shape), v) for k, v in start.alpha.items()
         }
         beta = {k: _like(scale * rng.exponential(size=v.shape), v) for k, v in start.beta.items()}
-        linear = bound_rows(frame, rows, Multipliers(alpha, beta), signs)
+        linear = bound_rows(frame, rows, Multipliers(alpha, beta), splits)
         assert_below(linear, linear.concretize(frame.boxes[0]), rows, inside)
 
 
