@@ -46,8 +46,10 @@ class Effort:
         schedule: For alpha and beta; None: adaptive slopes, no split terms.
         budget: Multiplications that the backward bounds of all values may take; a value that needs more
             than is left keeps its interval.
+        forward: Tighten intervals by a forward pass first.
     """
 
     method: Method = "crown"
     schedule: Schedule | None = None
     budget: float = float("inf")
+    forward: bool = False

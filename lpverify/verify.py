@@ -25,7 +25,14 @@ from lpverify.replay import Replayer
 from lpverify.search.attack import AttackPlan, first_candidates, gradient_attack, try_points
 from lpverify.search.bab import Search
 from lpverify.search.branching import worst_row
-from lpverify.search.engines import ROOT_SHARE, backward_budget, choose_arithmetic, choose_engine
+from lpverify.search.engines import (
+    FORWARD_BESIDE,
+    ROOT_SHARE,
+    backward_budget,
+    choose_arithmetic,
+    choose_engine,
+    forward_gain,
+)
 from lpverify.search.tree import Tree
 from lpverify.verdict import Leaf, Progress, Proof, Sat, Timeout, Unsat, Verdict, Witness
 
@@ -76,7 +83,8 @@ class _Ladder:
         if witness is not None:
             return Sat(witness, Progress(stage="candidate points"))
         cheap = double_precision(self.problem)
-        backward = Effort("crown", budget=backward_budget(self.config, ROOT_SHARE))
+        budget = backward_budget(self.config, ROOT_SHARE)
+        backward = Effort("crown", budget=budget, forward=forward_gain(self.problem) >= FORWARD_BESIDE)
         for stage, effort in (("interval bounds", Effort("ibp")), ("backward bounds", backward)):
             arithmetic = cheap if effort.method == "ibp" else choose_arithmetic(self.problem, self.config)
             verdict = self._sweep(arithmetic, effort, stage)

@@ -165,18 +165,24 @@ def rounding_cost(frame: Frame, k: int) -> Array | None:
 
 def _affine_cost(frame: Frame, k: int) -> Array:
     """`gamma |W| r` for the coefficients and float64 rounding of the reference."""
-    node, exact = frame.network.nodes[k], frame.reference.nodes[k].op
-    op = node.op
-    assert isinstance(op, AffineOp) and isinstance(exact, AffineOp)
+    node = frame.network.nodes[k]
+    assert isinstance(node.op, AffineOp)
     radii = [frame.cast_up(radius(frame, i)) for i in node.inputs]
+    relative = node.op.error_factors(frame.like, adjoint=True)[0]
+    spread = node.op.magnitude(*radii) if radii else 0.0
+    return relative * spread + affine_error(frame, k)
+
+
+def affine_error(frame: Frame, k: int) -> Array:
+    """A bound of `|W c_x + b - c_z|`, `(B, *shape)` in the type of the coefficients."""
+    node, exact = frame.network.nodes[k], frame.reference.nodes[k].op
+    assert isinstance(node.op, AffineOp) and isinstance(exact, AffineOp)
     sizes = [frame.cast_up(abs(frame.centres[i])) for i in node.inputs]
-    relative = op.error_factors(frame.like, adjoint=True)[0]
     small, offset_error, slack = exact.error_factors(frame.centres[k])
-    total = op.magnitude(*sizes)
+    total = node.op.magnitude(*sizes)
     if exact.offset is not None:
         total = total + frame.cast_up(abs(exact.offset))
-    spread = op.magnitude(*radii) if radii else 0.0
-    error = relative * spread + (small + 4 * DOUBLE) * total + slack
+    error = (small + 4 * DOUBLE) * total + slack
     return error if isinstance(offset_error, float) else error + frame.cast_up(offset_error)
 
 

@@ -30,7 +30,7 @@ from lpverify.interval import (
     tiny,
     to_double,
 )
-from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp
+from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp, IntervalOp
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +190,8 @@ def _step(
         return tuple(p.reshape((*a.shape[:2], *p.shape[1:])) for p in parts)
     if isinstance(op, BilinearOp):
         return _bilinear_step(frame, k, op, a, sums)
+    if isinstance(op, IntervalOp):
+        return _interval_step(frame, k, a, sums)
     raise InternalError(f"no backward rule for {op!r}")
 
 
@@ -200,6 +202,17 @@ def _elementwise_step(a: Array, lines: CentredLines, sums: _Sums) -> tuple[Array
     sums.add(dot(a, lines.lower_gain) + dot(negative, lines.upper_gain - lines.lower_gain))
     sums.lose(dot(abs(a), lines.cost))
     return (xp.where(a < 0, lines.upper_slope, lines.lower_slope) * a,)
+
+
+def _interval_step(frame: Frame, k: int, a: Array, sums: _Sums) -> tuple[Array, ...]:
+    """The value is somewhere in its box: the ends are constants, nothing is left for the operands."""
+    xp, box, centre = namespace(a), frame.boxes[k], frame.centres[k]
+    low, high = frame.cast_up(round_up(centre - box.lower)), frame.cast_up(round_up(box.upper - centre))
+    negative = negative_part(a)
+    sums.add(dot(negative, high) - dot(a - negative, low))
+    sums.lose(dot(abs(a), xp.maximum(abs(low), abs(high))) * dot_error(a, prod(a.shape[2:])))
+    shapes = (frame.network.nodes[i].shape for i in frame.network.nodes[k].inputs)
+    return tuple(xp.zeros((*a.shape[:2], *shape), dtype=a.dtype, device=a.device) for shape in shapes)
 
 
 def _bilinear_step(frame: Frame, k: int, op: BilinearOp, a: Array, sums: _Sums) -> tuple[Array, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
+from lpverify.bounds.forward import form_of, start, tighten
 from lpverify.bounds.frame import Frame, centre_lines, first_frame, reference_value, rounding_cost, underflow
 from lpverify.bounds.linear import backward
 from lpverify.interval import Array, Box, intersect, namespace
@@ -55,16 +56,40 @@ def propagate(
     box = region.box
     frame = first_frame(network, reference or network, box, box.lower if like is None else like)
     worth, left = _worth_refining(frame, region, effort, limit), effort.budget
+    forms = _Forms(frame) if effort.forward else None
     for k in range(1, len(network.nodes)):
         empty = _add_box(frame, k, region.known.get(k))
+        elementwise = isinstance(network.nodes[k].op, ElementwiseOp)
+        if forms is not None and not elementwise:
+            empty = empty | forms.add(frame, k)
         frame.costs.append(rounding_cost(frame, k))
         _add_relaxation(frame, k)
+        if forms is not None and elementwise:  # made of the lines
+            empty = empty | forms.add(frame, k)
         if k in worth:
             refined, spent = _refine(frame, k, limit, left)
             empty, left = empty | refined, left - spent
             frame.costs[k] = rounding_cost(frame, k)
         frame = replace(frame, empty=frame.empty | empty, slack=frame.slack + underflow(frame, k))
     return frame
+
+
+class _Forms:
+    """The forward pass beside the boxes; forms are dropped after their last use."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.forward, form = start(frame)
+        self.forms = {0: form}
+        self.last = {i: k for k, node in enumerate(frame.network.nodes) for i in node.inputs}
+
+    def add(self, frame: Frame, k: int) -> Array:
+        """Makes the form of a value and tightens its box; returns which regions are empty."""
+        inputs = frame.network.nodes[k].inputs
+        self.forms[k] = form_of(frame, k, self.forward, [self.forms[i] for i in inputs])
+        for i in set(inputs):
+            if self.last[i] == k:
+                del self.forms[i]
+        return tighten(frame, k, self.forms[k])
 
 
 def _worth_refining(frame: Frame, region: Region, effort: Effort, limit: int) -> frozenset[int]:

@@ -224,6 +224,14 @@ class BilinearOp(Op):
         """Products summed for one element of `forward` or `substitute`, at most."""
 
 
+class IntervalOp(Op):
+    """A function that is known by its interval alone; backward passes end there."""
+
+    def vjp(self, gradient: Array, xs: Sequence[Array]) -> tuple[Array, ...]:
+        """No slope is known."""
+        return tuple(namespace(x).zeros_like(x) for x in xs)
+
+
 @dataclass(frozen=True)
 class Constant:
     """A constant operand of a node; `error` bounds `|array - exact| / |array|`."""

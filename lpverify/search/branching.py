@@ -8,7 +8,7 @@ from lpverify.bounds.evaluate import Evaluation, columns_of, to_numpy
 from lpverify.bounds.propagate import open_elements
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.network import Network
-from lpverify.ops.base import BilinearOp, ElementwiseOp
+from lpverify.ops.base import BilinearOp, ElementwiseOp, IntervalOp
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.steps import StepOp
 from lpverify.problem import Problem
@@ -99,6 +99,8 @@ def unstable_neurons(evaluation: Evaluation, i: int) -> int:
             # A product is linear when one factor is a point.
             boxes = (frame.boxes[j] for j in node.inputs)
             count += all(bool((box.lower < box.upper).any()) for box in boxes)
+        elif isinstance(node.op, IntervalOp):
+            count += bool((frame.boxes[k].lower < frame.boxes[k].upper).any())
     return count
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from lpverify.bounds.evaluate import Arithmetic, double_precision
 from lpverify.config import Config
 from lpverify.interval import Array
-from lpverify.multipliers import Effort, Schedule
+from lpverify.multipliers import Effort, Method, Schedule
 from lpverify.ops.convolution import Conv
 from lpverify.problem import Problem
 from lpverify.search.bab import Engine
@@ -16,6 +16,10 @@ from lpverify.solvers.highs import Highs
 
 WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
 ROOT_SHARE, NODE_SHARE = 0.25, 0.1  # of the time left, for the boxes of one batch
+FORWARD_BESIDE, FORWARD_ALONE = (
+    32.0,
+    200.0,
+)  # gains from which a forward pass helps, or replaces, backward ones
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 
@@ -51,11 +55,24 @@ def backward_budget(config: Config, share: float) -> float:
     return WORK_PER_SECOND * share * min(config.deadline.remaining, 1e6)
 
 
+def free_inputs(problem: Problem) -> int:
+    """The most inputs that have a range in any case."""
+    return max((int((c.box.upper > c.box.lower).sum()) for c in problem.cases), default=0)
+
+
+def forward_gain(problem: Problem) -> float:
+    """How many times a backward pass for every neuron exceeds a forward pass, one column a free input."""
+    network = problem.network
+    rows = sum(int(np.prod(network.nodes[k].shape)) for k in network.refinable)
+    return 2.0 * rows / (free_inputs(problem) + 4)
+
+
 def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:
     """Input bisection where few inputs are free, splits of neurons otherwise."""
-    backward = Effort("crown", budget=backward_budget(config, NODE_SHARE))
-    free = max((int((c.box.upper > c.box.lower).sum()) for c in problem.cases), default=0)
-    network = problem.network
+    network, free = problem.network, free_inputs(problem)
+    budget, gain = backward_budget(config, NODE_SHARE), forward_gain(problem)
+    method: Method = "ibp" if gain >= FORWARD_ALONE else "crown"
+    backward = Effort(method, budget=budget, forward=gain >= FORWARD_BESIDE)
     neurons = sum(int(np.prod(network.nodes[k].shape)) for k in network.activations)
     if free <= config.input_split_limit:
         batch = int(np.clip(200_000 // max(1, neurons), 1, 256))

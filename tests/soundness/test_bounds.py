@@ -133,8 +133,35 @@ def leaky(rng: np.random.Generator) -> Network:
     return g.network()
 
 
+def smooth(rng: np.random.Generator) -> Network:
+    g = Graph(rng, (5,))
+    value = g.node("Tanh", g.dense(g.node("Sigmoid", g.dense("x", 5, 6)), 6, 6))
+    gate = g.node("Mul", value, g.node("Softplus", g.dense("x", 5, 6)))
+    g.dense(g.node("Add", gate, g.node("Sin", g.dense("x", 5, 6))), 6, 3)
+    return g.network()
+
+
+def attention(rng: np.random.Generator) -> Network:
+    g = Graph(rng, (12,))
+    tokens = g.node("Reshape", "x", g.constant(np.array([3, 4])))
+    query, key, value = (g.node("MatMul", tokens, g.normal(4, 4)) for _ in range(3))
+    scores = g.node("MatMul", query, g.node("Transpose", key, perm=[1, 0]))
+    mixed = g.node("MatMul", g.node("Softmax", scores, axis=1), value)
+    g.node("MatMul", g.node("Flatten", mixed, axis=0), g.normal(12, 3))
+    return g.network()
+
+
+def stepped(rng: np.random.Generator) -> Network:
+    g = Graph(rng, (5,))
+    signs = g.node("Sign", g.dense("x", 5, 6))
+    whole = g.node("Floor", g.dense("x", 5, 6))
+    g.dense(g.node("Relu", g.node("Add", signs, whole)), 6, 3)
+    return g.network()
+
+
 FAMILIES: dict[str, Callable[[np.random.Generator], Network]] = {
-    f.__name__: f for f in (dense, convolutional, residual, concatenated, sliced, pooled, leaky)
+    f.__name__: f
+    for f in (dense, convolutional, residual, concatenated, sliced, pooled, leaky, smooth, attention, stepped)
 }
 CASES = [(name, seed) for name in FAMILIES for seed in range(3)]
 
@@ -185,7 +212,8 @@ class Place:
 
     def bounds(self, method: str, known: Mapping[int, Box] | None = None, limit: int = LIMIT) -> Frame:
         region = Region(self.box, known or {})
-        return propagate(self.network, region, Effort(method), limit, self.reference, self.like)
+        effort = Effort("ibp", forward=True) if method == "forward" else Effort(method)  # type: ignore[arg-type]
+        return propagate(self.network, region, effort, limit, self.reference, self.like)
 
 
 def place(network: Network, lower: np.ndarray, upper: np.ndarray, kind: str) -> Place:
@@ -213,17 +241,18 @@ def assert_contains(boxes: Sequence[Box], values: Sequence[np.ndarray]) -> None:
 def test_boxes_contain_samples(name: str, seed: int, kind: str) -> None:
     s = sampled(name, seed)
     at = place(s.network, s.lower, s.upper, kind)
-    found = {method: at.bounds(method) for method in ("ibp", "crown")}
+    found = {method: at.bounds(method) for method in ("ibp", "crown", "forward")}
     for bounds in found.values():
         assert not to_numpy(bounds.empty).any()
         assert_contains(bounds.boxes, s.values)
     for k in s.network.pre_activations:
-        ibp, crown = found["ibp"].boxes[k], found["crown"].boxes[k]
-        assert (to_numpy(crown.lower) >= to_numpy(ibp.lower)).all()
-        assert (to_numpy(crown.upper) <= to_numpy(ibp.upper)).all()
-        both, empty = intersect(ibp, crown.lower, crown.upper)
-        assert not to_numpy(empty).any()
-        assert (to_numpy(both.lower) == to_numpy(crown.lower)).all()
+        for method in ("crown", "forward"):
+            ibp, tight = found["ibp"].boxes[k], found[method].boxes[k]
+            assert (to_numpy(tight.lower) >= to_numpy(ibp.lower)).all()
+            assert (to_numpy(tight.upper) <= to_numpy(ibp.upper)).all()
+            both, empty = intersect(ibp, tight.lower, tight.upper)
+            assert not to_numpy(empty).any()
+            assert (to_numpy(both.lower) == to_numpy(tight.lower)).all()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -264,7 +293,7 @@ def split_region(
             )
             sign[0, element], at_point[0, element] = 1.0 if upper else -1.0, point
     batch = {k: Box(low[None], high[None]) for k, (low, high) in known.items()}
-    method = "ibp" if rng.random() < 0.5 else "crown"
+    method = str(rng.choice(["ibp", "crown", "forward"]))
     return at.bounds(method, batch), _placed(network, at.like, sides), s.restricted(mask)
 
 

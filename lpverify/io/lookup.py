@@ -1,0 +1,198 @@
+"""Subgraphs that pick constants by computed whole numbers: run once for each key instead of translated.
+
+A slice with computed bounds has no fixed shape, a range or a scatter with computed indices no weights. But
+where such a subgraph starts from a few whole numbers and ends in a tensor of fixed shape, it is a table.
+Only nodes that are exact are taken in: data movement, and arithmetic on whole numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf, prod
+from typing import Any
+
+import numpy as np
+
+from lpverify.errors import UnsupportedError
+from lpverify.io.folding import MOVES
+from lpverify.ops.base import Constant
+from lpverify.ops.lookup import Lookup
+
+WHOLE = frozenset(  # exact on whole numbers
+    "Abs Add BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CumSum Div Max Min Mod Mul Neg ReduceMax "
+    "ReduceMin ReduceProd ReduceSum Sub Sum Xor".split()
+)
+_CARRY = frozenset(  # every element of the result is one of an operand, or of a constant attribute
+    "Concat ConstantOfShape DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Reshape "
+    "ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where".split()
+)
+MOST_NUMBERS = 4  # that a table may depend on
+CACHED_ELEMENTS = 2**23
+
+
+def is_whole(kind: str) -> bool:
+    """Whether an element type holds whole numbers or truth values."""
+    return kind.startswith(("int", "uint", "bool"))
+
+
+@dataclass
+class Tables:
+    """The nodes of one graph that could not be translated but may belong to a table.
+
+    Attributes:
+        constants: Of the importer, by tensor name.
+        types: Element types, by tensor name.
+        sizes: Shapes of the computed values, by tensor name.
+        opsets: The model's opset imports.
+        nodes: Which node makes a tensor.
+        reasons: Why a deferred tensor's node could not be translated.
+    """
+
+    constants: Mapping[str, Constant]
+    types: Mapping[str, str]
+    opsets: Any
+    nodes: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def note(self, node: Any) -> None:
+        """Remembers who makes what."""
+        self.nodes.update((name, node) for name in node.output if name)
+
+    def takes(self, node: Any) -> bool:
+        """Whether a node may be deferred: exact, on constants, whole numbers and deferred tensors."""
+        return self._exact(node) and all(
+            not name or name in self.constants or name in self.reasons or is_whole(self.types.get(name, ""))
+            for name in node.input
+        )
+
+    def defer(self, node: Any, reason: str) -> None:
+        """Leaves a node to whoever needs its results."""
+        self.reasons.update((name, reason) for name in node.output if name)
+
+    def _exact(self, node: Any) -> bool:
+        if node.domain not in ("", "ai.onnx") or any(a.HasField("g") for a in node.attribute):
+            return False
+        kinds = [self.types.get(name, "") for name in node.input if name]
+        return node.op_type in MOVES or (node.op_type in WHOLE and all(map(is_whole, kinds)))
+
+    def lookup(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Lookup, list[str]]:
+        """The op that makes a deferred tensor, and the tensors of whole numbers it depends on.
+
+        Args:
+            name: The tensor.
+            shapes: Of the computed values.
+
+        Raises:
+            UnsupportedError: It depends on too many numbers, or has no fixed shape.
+        """
+        nodes, sources = self._slice(name)
+        if not sources or sum(prod(shapes[s]) for s in sources) > MOST_NUMBERS:
+            raise UnsupportedError(self.reasons[name])
+        table = Table(self._model(name, nodes, sources, shapes), name, tuple(shapes[s] for s in sources))
+        sample = table((0,) * sum(prod(shapes[s]) for s in sources))
+        if sample is None:
+            raise UnsupportedError(self.reasons[name])
+        table.shape = sample.shape
+        return Lookup(table, sample.shape, self._span(nodes)), sources
+
+    def _slice(self, name: str) -> tuple[list[Any], list[str]]:
+        """The nodes behind a tensor in order, back to the whole numbers that are not made from others."""
+        order = {id(node): i for i, node in enumerate(self.nodes.values())}
+        nodes: dict[int, Any] = {}
+        sources: list[str] = []
+        seen, stack = set(), [name]
+        while stack:
+            tensor = stack.pop()
+            if not tensor or tensor in seen or tensor in self.constants:
+                continue
+            seen.add(tensor)
+            node = self.nodes.get(tensor)
+            if node is not None and self.takes(node):
+                nodes[id(node)] = node
+                stack.extend(node.input)
+            else:
+                sources.append(tensor)
+        return sorted(nodes.values(), key=lambda n: order[id(n)]), sorted(sources)
+
+    def _model(
+        self, name: str, nodes: list[Any], sources: list[str], shapes: Mapping[str, tuple[int, ...]]
+    ) -> bytes:
+        from onnx import helper, numpy_helper  # noqa: PLC0415
+
+        used = {i for node in nodes for i in node.input if i}
+        constants = [
+            numpy_helper.from_array(self._array(i), i) for i in sorted(used) if i in self.constants
+        ]
+        inputs = [helper.make_tensor_value_info(s, self._code(s), shapes[s]) for s in sources]
+        outputs = [helper.make_tensor_value_info(name, self._code(name), None)]
+        graph = helper.make_graph(nodes, "table", inputs, outputs, constants)
+        return bytes(helper.make_model(graph, opset_imports=self.opsets, ir_version=8).SerializeToString())
+
+    def _code(self, name: str) -> int:
+        from onnx import helper  # noqa: PLC0415
+
+        return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.types[name])))
+
+    def _array(self, name: str) -> np.ndarray:
+        """A constant in the type that the model declares."""
+        constant = self.constants[name]
+        array = constant.array.astype(np.dtype(self.types[name]))
+        if constant.error or (array != constant.array).any():
+            raise UnsupportedError(f"the constant {name!r} is rounded")
+        return np.asarray(array)
+
+    def _span(self, nodes: list[Any]) -> tuple[float, float]:
+        """Least and largest of all floats in the table, where it only moves them."""
+        from onnx import numpy_helper  # noqa: PLC0415
+
+        floats = [0.0]
+        for node in nodes:
+            if node.op_type not in _CARRY and any(not is_whole(self.types.get(n, "")) for n in node.output):
+                return -inf, inf
+            values = [numpy_helper.to_array(a.t) for a in node.attribute if a.HasField("t")]
+            values += [self.constants[i].array for i in node.input if i in self.constants]
+            floats += [v for a in values if a.dtype.kind == "f" for v in (float(a.min()), float(a.max()))]
+        if any(is_whole(self.types.get(n, "")) for n in nodes[-1].output):
+            return -inf, inf
+        return min(floats), max(floats)
+
+
+@dataclass
+class Table:
+    """Runs a subgraph for a key; no result where it fails or has another shape."""
+
+    serialized: bytes
+    output: str
+    shapes: tuple[tuple[int, ...], ...]
+    shape: tuple[int, ...] | None = None
+    _known: dict[tuple[int, ...], np.ndarray | None] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime  # noqa: PLC0415
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(self.serialized, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, key: tuple[int, ...]) -> np.ndarray | None:
+        if key not in self._known:
+            value = self._run(key)
+            if value is not None and len(self._known) * value.size > CACHED_ELEMENTS:
+                self._known.clear()
+            self._known[key] = value
+        return self._known[key]
+
+    def _run(self, key: tuple[int, ...]) -> np.ndarray | None:
+        feeds, start = {}, 0
+        for entry, shape in zip(self._session.get_inputs(), self.shapes, strict=True):
+            size = prod(shape)
+            kind = {"tensor(bool)": "bool"}.get(entry.type, entry.type.removeprefix("tensor(")[:-1])
+            feeds[entry.name] = np.array(key[start : start + size]).astype(kind).reshape(shape)
+            start += size
+        try:
+            value = np.asarray(self._session.run([self.output], feeds)[0])
+        except Exception:  # noqa: BLE001  (onnxruntime's exception types are its own)
+            return None
+        return value if self.shape is None or value.shape == self.shape else None
