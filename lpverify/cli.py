@@ -27,7 +27,15 @@ from lpverify.io.results import (
     standard_text,
     undecided,
 )
-from lpverify.options import USAGE, Parser, info_parser, paths, verify_parser
+from lpverify.options import (
+    SUPPORTS,
+    USAGE,
+    Parser,
+    info_parser,
+    paths,
+    supports_parser,
+    verify_parser,
+)
 from lpverify.progress import ProgressLine, describe
 from lpverify.watchdog import Watchdog, process_start
 
@@ -230,9 +238,22 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
+def _supports(args: argparse.Namespace) -> int:
+    from lpverify.capabilities import as_text, capability
+
+    wanted = args.wanted or [option for option in SUPPORTS if option != "onnx-operator-types"]
+    if len(wanted) == 1:
+        _put("".join(f"{line}\n" for line in capability(wanted[0])))
+    else:
+        _put(as_text({option: SUPPORTS[option] for option in wanted}))
+    return 0
+
+
 COMMANDS: dict[str, tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]] = {
     "verify": (verify_parser, _verify),
     "info": (info_parser, _info),
+    "supports": (supports_parser, _supports),
+    "capabilities": (supports_parser, _supports),  # its name in one place of the standard
 }
 
 

@@ -75,6 +75,20 @@ def round_up(array: Array) -> Array:
     return xp.nextafter(array, xp.full_like(array, float("inf")))
 
 
+def add_down(a: Array, b: Array) -> Array:
+    """A lower bound of `a + b`: the sum itself where it is exact, which keeps whole numbers whole."""
+    xp, total = namespace(a), a + b
+    with np.errstate(invalid="ignore", over="ignore"):
+        part = total - a  # TwoSum, Knuth: the rounding error is a float, zero if the sum is exact
+        error = (a - (total - part)) + (b - part)
+    return xp.where(error == 0, total, round_down(total))
+
+
+def add_up(a: Array, b: Array) -> Array:
+    """An upper bound of `a + b`, exact where the sum is."""
+    return -add_down(-a, -b)
+
+
 def to_double(array: Array) -> Array:
     """The same numbers in float64."""
     return array if is_double(array) else namespace(array).astype(array, namespace(array).float64)

@@ -37,10 +37,12 @@ class Network:
     Attributes:
         nodes: `nodes[0]` stands for the input.
         output: Index of the value that is the network's result.
+        ranked: Index of a value whose elements have the same order as those of the result, if one is known.
     """
 
     nodes: tuple[Node, ...]
     output: int
+    ranked: int | None = None
 
     def __post_init__(self) -> None:
         for k, node in enumerate(self.nodes):
@@ -145,6 +147,20 @@ class Network:
             known.append(frozenset([k]).union(*(known[i] for i in node.inputs)))
         return tuple(known)
 
+    @cached_property
+    def _relevance(self) -> list[Array | None]:
+        return []
+
+    def relevance(self, like: Array) -> Sequence[Array | None]:
+        """For each value a mask `(*shape)` of the elements that the result depends on, None for no element.
+
+        Found by a backward pass of arbitrary numbers; should some cancel exactly, a mask has less, which
+        costs precision of bounds and nothing else. `like` is an array of the kind of the weights.
+        """
+        if not self._relevance:
+            self._relevance.extend(_relevance(self, like))
+        return self._relevance
+
     def evaluate(self, x: Array) -> list[Array]:
         """All values at inputs `(N, n)`; plain floating point."""
         values: list[Array] = [x]
@@ -175,6 +191,35 @@ class Network:
     def convert(self, function: Callable[[np.ndarray], Array], dtype: type = np.float64) -> "Network":
         """The same network with weights rounded to `dtype` (errors recorded), passed through `function`."""
         return replace(self, nodes=tuple(replace(n, op=_convert(n.op, function, dtype)) for n in self.nodes))
+
+
+def _relevance(network: Network, like: Array) -> list[Array | None]:
+    xp = namespace(like)
+
+    def arbitrary(shape: tuple[int, ...]) -> Array:
+        numbers = xp.arange(prod(shape), dtype=like.dtype, device=like.device)
+        return (1.5 + xp.cos(numbers)).reshape((1, *shape))
+
+    pending = {network.output: arbitrary(network.nodes[network.output].shape)}
+    masks: list[Array | None] = [None] * len(network.nodes)
+    for k in range(network.output, 0, -1):
+        node, a = network.nodes[k], pending.pop(k, None)
+        if a is None:
+            continue
+        masks[k] = a[0] != 0
+        parts = _dependence(node, a, [arbitrary(network.nodes[i].shape) for i in node.inputs])
+        for i, part in zip(node.inputs, parts, strict=True):
+            pending[i] = pending[i] + part if i in pending else part
+    return masks
+
+
+def _dependence(node: Node, a: Array, operands: Sequence[Array]) -> tuple[Array, ...]:
+    """Numbers on the operands, zero where nothing depends on them."""
+    if isinstance(node.op, AffineOp):
+        return node.op.adjoint(a)
+    if isinstance(node.op, BilinearOp):
+        return node.op.vjp(a, operands)
+    return (a,) if isinstance(node.op, ElementwiseOp) else tuple(operands)
 
 
 def repeat(value: Array, count: int) -> Array:

@@ -14,6 +14,7 @@ Decides whether a neural network can violate a property.
   lpverify verify NET.onnx PROP.vnnlib [options]        sat, unsat, unknown or timeout
   lpverify verify PROP.vnnlib --network f=NET.onnx      the same in the form of VNN-LIB 2
   lpverify info NET.onnx [PROP.vnnlib]                  what is in the files
+  lpverify supports [--onnx-operators ...]              what is supported, in the words of VNN-LIB 2
   lpverify COMMAND --help                               all options of a command
   lpverify --version | --name | --help
 
@@ -28,6 +29,29 @@ VERIFY_HELP = """\
 The first line of stdout is the verdict; after sat follows the input. All else goes to stderr.
 Verdicts are over the real numbers; the input of a sat was run through onnxruntime.
 """
+SUPPORTS = {  # options of `supports`, and what they ask for
+    "vnnlib-versions": "VNN-LIB versions",
+    "onnx-opset-versions": "ONNX opset versions",
+    "onnx-element-types": "element types that queries may declare",
+    "onnx-operators": "ONNX operators",
+    "onnx-operator-types": "ONNX operators with the element types of their operands",
+    "hidden-node-theories": "hidden nodes",
+    "multiple-input-output-theories": "several inputs and outputs",
+    "multiple-network-theories": "several networks",
+    "multiple-node-comparison-theories": "comparisons between nodes",
+    "arithmetic-complexity-theories": "arithmetic",
+    "optimised-disjunctive-reasoning": "disjunctions are not just expanded",
+    "serialise-assignments": "witnesses as files",
+    "unsat-proofs": "proofs as files",
+}
+SPELLINGS = {  # others that are in the text of the standard, or easily meant
+    "multiple-inputs-output-theories": "multiple-input-output-theories",
+    "multiple-inputs-outputs-theories": "multiple-input-output-theories",
+    "multiple-input-outputs-theories": "multiple-input-output-theories",
+    "assignments": "serialise-assignments",
+    "serialize-assignments": "serialise-assignments",
+    "optimized-disjunctive-reasoning": "optimised-disjunctive-reasoning",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,6 +110,23 @@ def info_parser() -> Parser:
     parser.add_argument("network", metavar="NET.onnx")
     parser.add_argument("query", metavar="PROP.vnnlib", nargs="?", help="adds its size and unstable neurons")
     parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks of internal errors")
+    return parser
+
+
+def supports_parser() -> Parser:
+    """Of `lpverify supports`."""
+    parser = Parser(
+        "lpverify supports",
+        description="Prints what is supported: a line an item for one option, all for people for none.",
+        allow_abbrev=False,
+    )
+    spellings = {option: [option] for option in SUPPORTS}
+    for other, option in SPELLINGS.items():
+        spellings[option].append(other)
+    for option, names in spellings.items():
+        flags = [f"--{name}" for name in names]
+        parser.add_argument(*flags, dest="wanted", action="append_const", const=option, help=SUPPORTS[option])
     parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks of internal errors")
     return parser
 

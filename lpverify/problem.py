@@ -5,7 +5,7 @@ atoms rounded up; both are done here, exactly.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -142,7 +142,20 @@ def compile_problem(network: Network, query: Query) -> Problem:
     table = _Forms(query.inputs)
     drafts = list(_split_cases(query.formula, query.inputs))
     cases, notes = _merge_cases(drafts, table, query)
+    if network.ranked is not None and _only_order(cases, table, query):
+        network = replace(network, output=network.ranked)
     return Problem(simplify(_append_forms(network, table, query)), cases, query, notes)
+
+
+def _only_order(cases: Sequence[Case], table: "_Forms", query: Query) -> bool:
+    """Whether all atoms compare two outputs: then a value of the same order serves, say before a softmax."""
+
+    def compares(terms: tuple[tuple[int, Number], ...]) -> bool:
+        if len(terms) != 2 or any(variable < query.inputs for variable, _ in terms):
+            return False
+        return Fraction(terms[0][1]) == -Fraction(terms[1][1])
+
+    return all(map(compares, table.index)) and all((case.bounds == 0).all() for case in cases)
 
 
 class _Forms:

@@ -1,15 +1,39 @@
 """From a candidate point to a witness: into the exact box, through onnxruntime, exact comparison."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil, floor, inf
 
 import numpy as np
 
 from lpverify.condition import condition_of
-from lpverify.io.onnx import Model
+from lpverify.io.model import Model
+from lpverify.io.runtime import Runtime
 from lpverify.problem import Problem, Range
 from lpverify.query import Atom, Number, less
 from lpverify.verdict import Witness
+
+EXACT = 2**53  # all whole numbers up to this one are floats; witnesses have no larger ones
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """The numbers of the model's types in the exact range of a case, flat.
+
+    Attributes:
+        lower: The smallest ones.
+        upper: The largest ones; below `lower` where there is none.
+        missing: Where there is none.
+        possible: False when a whole number or truth value is among those. A missing float is read as the
+            nearest one, but a fraction is no whole number to anyone.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    missing: np.ndarray
+    possible: bool
 
 
 class Replayer:
@@ -27,8 +51,11 @@ class Replayer:
             return index[atom]
 
         self.condition = condition_of(problem.query.formula, number)
-        self._session: object = None
-        self._inner: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.runtime = Runtime(model)
+        self._tensors = model.inputs.tensors
+        kinds = set(model.inputs.dtypes)
+        self._dtype = kinds.pop() if len(kinds) == 1 else np.float64
+        self._inner: dict[int, _Inner] = {}
 
     def __call__(self, point: np.ndarray, case: int) -> Witness | None:
         """Replays a point `(n,)`.
@@ -37,10 +64,10 @@ class Replayer:
             The witness when the query's formula holds exactly on the point and on what onnxruntime
             computes from it; None otherwise.
         """
-        if not np.isfinite(point).all():
+        if not np.isfinite(point).all() or not self._inner_of(case).possible:
             return None
         x, inputs = self.round_into(point, case)
-        outputs = self.run(inputs)
+        outputs = self.run(inputs) if np.isfinite(inputs).all() else None
         if outputs is None or not np.isfinite(outputs).all():
             return None
         values = [*x, *outputs.tolist()]
@@ -48,60 +75,110 @@ class Replayer:
         return Witness(tuple(x), inputs, outputs) if holds else None
 
     def round_into(self, point: np.ndarray, case: int) -> tuple[list[Number], np.ndarray]:
-        """The nearest point with coordinates of the model's type inside the exact box.
+        """The nearest point with coordinates of the model's types inside the exact box.
 
-        A coordinate whose range contains no such float takes its exact lower end; the model then sees the
-        nearest float of it, as any reader of the witness does.
+        A coordinate whose range contains no number of its type takes its exact lower end; the model then
+        sees the nearest number to it, as any reader of the witness does.
+
+        Returns:
+            The exact point, and the flat array for the model: of its type, float64 if it has several.
         """
-        dtype = self.model.inputs.dtypes[0]
-        description = self.problem.cases[case]
-        if case not in self._inner:
-            self._inner[case] = inner_box(description.range, dtype)
-        lower, upper = self._inner[case]
-        inputs = np.minimum(np.maximum(point.astype(dtype), lower), upper)
+        inner = self._inner_of(case)
+        inputs = np.minimum(np.maximum(self._nearest(point), inner.lower), inner.upper)
         x: list[Number] = [Fraction(v) for v in inputs.tolist()]
-        for i in np.flatnonzero(lower > upper):
-            x[i] = description.range.lower[i]
-            inputs[i] = dtype(float(description.range.lower[i]))
+        if len(inner.missing):
+            ends = self.problem.cases[case].range.lower
+            seen = self._nearest(np.array([_float(v) for v in ends]))
+            for i in inner.missing:
+                x[i], inputs[i] = ends[i], seen[i]
         return x, inputs
 
     def run(self, inputs: np.ndarray) -> np.ndarray | None:
-        """The original model's flat outputs, computed by onnxruntime on the CPU."""
-        if self._session is None:
-            self._session = _session(self.model)
-        feeds: dict[str, np.ndarray] = {}
-        start = 0
-        signature = self.model.inputs
-        for name, shape, dtype, size in zip(
-            signature.names, signature.shapes, signature.dtypes, signature.sizes, strict=True
-        ):
-            feeds[name] = inputs[start : start + size].astype(dtype).reshape(shape)
-            start += size
-        results = self._session.run(list(self.model.outputs.names), feeds)  # type: ignore[attr-defined]
-        return np.concatenate([np.asarray(r).reshape(-1) for r in results])
+        """The original model's flat outputs, computed by onnxruntime on the CPU; see `Runtime`."""
+        return self.runtime(inputs)
+
+    def _nearest(self, point: np.ndarray) -> np.ndarray:
+        """The nearest numbers of the model's types."""
+        parts: list[np.ndarray] = [
+            nearest(point[t.part], t.dtype).astype(self._dtype, copy=False) for t in self._tensors
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _inner_of(self, case: int) -> _Inner:
+        if case not in self._inner:
+            ends, possible = self.problem.cases[case].range, True
+            boxes: list[tuple[np.ndarray, np.ndarray]] = []
+            for tensor in self._tensors:
+                low, high = inner_box(Range(ends.lower[tensor.part], ends.upper[tensor.part]), tensor.dtype)
+                possible = possible and not (is_whole(tensor.dtype) and (low > high).any())
+                boxes.append((low.astype(self._dtype), high.astype(self._dtype)))
+            lower, upper = (np.concatenate(part) for part in zip(*boxes, strict=True))
+            self._inner[case] = _Inner(lower, upper, np.flatnonzero(lower > upper), possible)
+        return self._inner[case]
 
 
-def _session(model: Model) -> object:
-    import onnxruntime  # noqa: PLC0415  (only needed for witnesses)
+def is_whole(dtype: type) -> bool:
+    """Whether a type consists of whole numbers or truth values (0 and 1)."""
+    return np.dtype(dtype).kind in "iub"
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.serialized, options, providers=["CPUExecutionProvider"])
+
+def _span(dtype: type) -> tuple[int, int]:
+    """Least and largest number of such a type, as far as all of them are floats."""
+    if np.dtype(dtype).kind == "b":
+        return 0, 1
+    return max(int(np.iinfo(dtype).min), -EXACT), min(int(np.iinfo(dtype).max), EXACT)
+
+
+def nearest(point: np.ndarray, dtype: type) -> np.ndarray:
+    """The numbers of a type that are nearest to floats."""
+    if is_whole(dtype):
+        return np.clip(np.rint(point), *_span(dtype)).astype(dtype)
+    with np.errstate(over="ignore"):
+        return point.astype(dtype)
 
 
 def inner_box(ends: Range, dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest floats of `dtype` in each exact range; lower > upper where there is none."""
-    lower: np.ndarray = np.array([_inside(v, dtype, +1) for v in ends.lower], dtype)
-    upper: np.ndarray = np.array([_inside(v, dtype, -1) for v in ends.upper], dtype)
+    """Smallest and largest numbers of `dtype` in each exact range; lower > upper where there is none."""
+    if is_whole(dtype):
+        return _inner_whole(ends, dtype)
+    with np.errstate(over="ignore"):
+        lower: np.ndarray = np.array([_inside(v, dtype, +1) for v in ends.lower], dtype)
+        upper: np.ndarray = np.array([_inside(v, dtype, -1) for v in ends.upper], dtype)
     return lower, upper
+
+
+def _inner_whole(ends: Range, dtype: type) -> tuple[np.ndarray, np.ndarray]:
+    least, most = _span(dtype)
+    first = [max(_whole(low, ceil), least) for low in ends.lower]
+    last = [min(_whole(high, floor), most) for high in ends.upper]
+    pairs = [(low, high) if low <= high else (1, 0) for low, high in zip(first, last, strict=True)]
+    both: np.ndarray = np.array(pairs, np.int64).reshape(-1, 2).astype(dtype)
+    return both[:, 0], both[:, 1]
+
+
+def _whole(number: Number, round_: Callable[[Number], int]) -> int:
+    """The number rounded; one beyond `EXACT` for all that are larger, which may have a million digits."""
+    closest = _float(number)
+    return round_(number) if abs(closest) <= EXACT else (EXACT + 1 if closest > 0 else -EXACT - 1)
 
 
 def _inside(number: Number, dtype: type, direction: int) -> np.floating:
     """The float nearest to a number that is not below it (+1) or not above it (-1)."""
-    nearest = dtype(float(number))
-    exact: Number = Decimal(float(nearest)) if isinstance(number, Decimal) else Fraction(float(nearest))
-    outside = less(exact, number) if direction > 0 else less(number, exact)
-    return np.nextafter(nearest, dtype(direction * np.inf)) if outside else nearest
+    closest = dtype(_float(number))
+    if np.isinf(closest):
+        outside = (closest > 0) == (direction < 0)
+    else:
+        exact: Number = Decimal(float(closest)) if isinstance(number, Decimal) else Fraction(float(closest))
+        outside = less(exact, number) if direction > 0 else less(number, exact)
+    return np.nextafter(closest, dtype(direction * inf)) if outside else closest
+
+
+def _float(number: Number) -> float:
+    """The nearest float, infinite if it is beyond all."""
+    try:
+        return float(number)
+    except OverflowError:
+        return inf if number > 0 else -inf
 
 
 def atom_holds(atom: Atom, values: list[Number | float]) -> bool:

@@ -26,12 +26,10 @@ from lpverify.search.attack import AttackPlan, first_candidates, gradient_attack
 from lpverify.search.bab import Search
 from lpverify.search.branching import worst_row
 from lpverify.search.engines import (
-    FORWARD_BESIDE,
     ROOT_SHARE,
-    backward_budget,
+    bounding_effort,
     choose_arithmetic,
     choose_engine,
-    forward_gain,
 )
 from lpverify.search.tree import Tree
 from lpverify.verdict import Leaf, Progress, Proof, Sat, Timeout, Unsat, Verdict, Witness
@@ -83,13 +81,14 @@ class _Ladder:
         if witness is not None:
             return Sat(witness, Progress(stage="candidate points"))
         cheap = double_precision(self.problem)
-        budget = backward_budget(self.config, ROOT_SHARE)
-        backward = Effort("crown", budget=budget, forward=forward_gain(self.problem) >= FORWARD_BESIDE)
-        for stage, effort in (("interval bounds", Effort("ibp")), ("backward bounds", backward)):
-            arithmetic = cheap if effort.method == "ibp" else choose_arithmetic(self.problem, self.config)
-            verdict = self._sweep(arithmetic, effort, stage)
-            if verdict is not None:
-                return verdict
+        verdict = self._sweep(cheap, Effort("ibp"), "interval bounds")
+        if verdict is not None:
+            return verdict
+        arithmetic = choose_arithmetic(self.problem, self.config)
+        effort = bounding_effort(self.problem, self.config, ROOT_SHARE)
+        verdict = self._sweep(arithmetic, effort, "linear bounds")
+        if verdict is not None:
+            return verdict
         witness = self._attack(arithmetic)
         if witness is not None:
             return Sat(witness, self._progress("attack"))
@@ -135,7 +134,7 @@ class _Ladder:
         self, items: Sequence[Subproblem], evaluation: Evaluation, arithmetic: Arithmetic, effort: Effort
     ) -> list[Subproblem]:
         """Closes what is refuted; what is not keeps its backward boxes, unless there are too many."""
-        keep = effort.method == "crown" and len(self.roots) <= CANDIDATE_CASES
+        keep = effort != Effort("ibp") and len(self.roots) <= CANDIDATE_CASES
         remaining = []
         for i, item in enumerate(items):
             if evaluation.refuted[i]:

@@ -71,3 +71,77 @@ def exact_dense(layers: list[tuple[np.ndarray, np.ndarray]], x: list[Fraction]) 
         if i < len(layers) - 1:
             x = [max(v, Fraction(0)) for v in x]
     return x
+
+
+def graph_proto(
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, tuple[int, list[int] | None]],
+    outputs: dict[str, int],
+    constants: dict[str, np.ndarray] | None = None,
+) -> onnx.GraphProto:
+    """A graph; inputs are element type and shape by name, outputs element types."""
+    return helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()],
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()],
+    )
+
+
+def model_proto(graph: onnx.GraphProto, opset: int = 18, functions: tuple = ()) -> onnx.ModelProto:
+    """A model of a graph; the functions' domains are imported in version 1."""
+    domains = {"": opset} | {f.domain: 1 for f in functions}
+    imports = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
+    return helper.make_model(graph, opset_imports=imports, functions=list(functions), ir_version=10)
+
+
+def runtime_outputs(data: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What onnxruntime computes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return session.run(None, feeds)
+
+
+def agrees(proto: onnx.ModelProto, points: int = 3, seed: int = 0) -> Model:
+    """Imports a model whose inputs are floats and compares it with onnxruntime at random points."""
+    data = proto.SerializeToString()
+    model, rng = import_model(data), np.random.default_rng(seed)
+    for _ in range(points):
+        flat = rng.normal(size=sum(model.inputs.sizes)).astype(np.float32)
+        feeds = {t.name: flat[t.part].astype(t.dtype).reshape(t.shape) for t in model.inputs.tensors}
+        expected = runtime_outputs(data, feeds)
+        assert model.outputs.shapes == tuple(e.shape for e in expected)
+        flat_expected = np.concatenate([np.asarray(e, np.float64).reshape(-1) for e in expected])
+        np.testing.assert_allclose(model.network(flat[None].astype(np.float64))[0], flat_expected, atol=1e-5)
+    return model
+
+
+def calling(
+    nodes: list[onnx.NodeProto],
+    *functions: onnx.FunctionProto,
+    constants: dict[str, np.ndarray] | None = None,
+) -> onnx.ModelProto:
+    """A model from x (2, 3) to y."""
+    graph = graph_proto(nodes, {"x": (TensorProto.FLOAT, [2, 3])}, {"y": TensorProto.FLOAT}, constants)
+    return model_proto(graph, functions=functions)
+
+
+def branch(
+    nodes: list[onnx.NodeProto], output: str = "r", constants: dict[str, np.ndarray] | None = None
+) -> onnx.GraphProto:
+    """A branch of `If` with one result."""
+    return graph_proto(nodes, {}, {output: TensorProto.FLOAT}, constants)
+
+
+def refused(proto: onnx.ModelProto, error: type[Exception], message: str) -> None:
+    """The import must end in that error; the name of the file is its first word, once."""
+    import pytest
+
+    with pytest.raises(error, match=message) as caught:
+        import_model(proto.SerializeToString(), "model.onnx")
+    assert str(caught.value).startswith("model.onnx: ")
+    assert str(caught.value).count("model.onnx") == 1

@@ -258,13 +258,16 @@ def test_infinite_weights_are_refused(files, tmp_path):
 
 @pytest.mark.parametrize("command", ["verify", "info"])
 def test_unsupported_nodes_are_all_listed(files, tmp_path, command):
-    nodes = [helper.make_node("Det", ["x"], ["d"], name="first"), helper.make_node("Hardmax", ["x"], ["y"])]
+    nodes = [
+        helper.make_node("Det", ["x"], ["d"], name="first"),
+        helper.make_node("RandomNormalLike", ["x"], ["y"]),
+    ]
     save_graph(tmp_path / "odd.onnx", nodes, {"x": (1, 2)}, {"y": (1, 2)})
     done = run(command, tmp_path / "odd.onnx", files / "sat.vnnlib")
     assert (done.stdout, done.returncode) == ("", 3)
     assert "2 unsupported node(s)" in done.stderr
     assert re.search(r"first.*Det.*opset 13", done.stderr)
-    assert "Hardmax" in done.stderr
+    assert "RandomNormalLike" in done.stderr
 
 
 def test_unsupported_queries(files):
@@ -464,6 +467,7 @@ def test_name_version_help():
     assert f'version = "{lpverify.__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert "verify NET.onnx PROP.vnnlib" in run("--help").stdout
     assert "--timeout" in run("verify", "--help").stdout
+    assert "lpverify supports" in run("--help").stdout
     for words in ((), ("prove",), ("--verbose",)):
         done = run(*words)
         assert (done.stdout, done.returncode) == ("", 1)
@@ -498,3 +502,14 @@ def test_info(files):
     assert json.loads(run("info", "net.onnx", "--json", cwd=files).stdout)["query"] is None
     assert run("info", "net.onnx", "wide.vnnlib", cwd=files).returncode == 1
     assert "empty" in run("info", "net.onnx", "empty.vnnlib", cwd=files).stdout
+
+
+def test_supports_answers_a_line_an_item():
+    for command in ("supports", "capabilities"):
+        done = run(command, "--vnnlib-versions")
+        assert (done.stdout, done.stderr, done.returncode) == ("1.0\n1.0\n", "", 0)
+    assert run("supports", "--serialise-assignments").stdout == "false\n"
+    assert "Relu" in run("supports", "--onnx-operators").stdout.splitlines()
+    done = run("supports", "--colours")
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert "unrecognized arguments: --colours" in done.stderr

@@ -11,6 +11,7 @@ Guarantee: rounding is part of the remainder.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lpverify.bounds.frame import CentredLines, Frame, affine_error, centre_lines, radius
 from lpverify.interval import (
@@ -46,6 +47,11 @@ class Form:
     slopes: Array
     error: Array
     reach: Array
+
+    @cached_property
+    def flat(self) -> bool:
+        """Whether it says no more than a box."""
+        return not bool((self.slopes != 0).any())
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,10 @@ def start(frame: Frame) -> tuple[Forward, Form]:
 def form_of(frame: Frame, k: int, forward: Forward, operands: Sequence[Form]) -> Form:
     """The form of value `k`; its box must be known, and its lines if it is elementwise."""
     op = frame.network.nodes[k].op
-    if isinstance(op, AffineOp):
-        slopes, error = _affine(frame, k, op, forward, operands)
+    if all(f.flat for f in operands):
+        slopes, error = _constant(frame, k, forward)
+    elif isinstance(op, AffineOp):
+        slopes, error = _affine(frame, k, op, operands)
     elif isinstance(op, ElementwiseOp):
         slopes, error = _elementwise(frame, k, operands[0])
     elif isinstance(op, BilinearOp):
@@ -113,12 +121,8 @@ def tighten(frame: Frame, k: int, form: Form) -> Array:
     return empty
 
 
-def _affine(
-    frame: Frame, k: int, op: AffineOp, forward: Forward, operands: Sequence[Form]
-) -> tuple[Array, Array]:
+def _affine(frame: Frame, k: int, op: AffineOp, operands: Sequence[Form]) -> tuple[Array, Array]:
     """Slopes go through the linear part, remainders through its absolute values."""
-    if not operands:
-        return _constant(frame, k, forward)
     count = frame.empty.shape[0]
     flat = (f.slopes.reshape((-1, *f.slopes.shape[2:])) for f in operands)
     slopes = op.linear(*flat)

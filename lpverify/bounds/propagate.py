@@ -185,8 +185,10 @@ def _refine(frame: Frame, k: int, limit: int, budget: float) -> tuple[Array, flo
     Returns which regions are empty, and the multiplications spent: none if they exceed the budget.
     """
     network, box = frame.network, frame.boxes[k]
-    mask = _unstable(network, k, box)
-    xp = namespace(mask)
+    mask, relevant = _unstable(network, k, box), network.relevance(frame.like)[k]
+    if relevant is None:
+        return frame.empty, 0.0
+    xp, mask = namespace(mask), mask & relevant.reshape((1, -1))
     most = int(xp.max(xp.sum(xp.astype(mask, xp.int64), axis=1)))
     cost = 2.0 * most * len(mask) * network.work[k]
     if most == 0 or cost > budget:

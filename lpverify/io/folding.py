@@ -1,18 +1,24 @@
 """Folds nodes whose operands are all constant, keeping track of rounding.
 
 Data movement and integer arithmetic are evaluated by ONNX's reference implementation: exact. The four
-basic operations, roots and matrix products of floats are done in float64 with a bound on the relative
-error. Anything else is refused, because its rounding would go unnoticed into a proof.
+basic operations, roots, matrix products and dequantisation of floats are done in float64 with a bound on
+the relative error, quantisation exactly. Anything else is refused, because its rounding would go unnoticed
+into a proof.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from lpverify.errors import UnsupportedError
 from lpverify.interval import gamma
+from lpverify.io.element_types import element_type
 from lpverify.ops.base import Constant
+from lpverify.ops.quantize import QUANTISED as RANGES
+from lpverify.ops.quantize import granular
 
 
 def _names(*lines: str) -> frozenset[str]:
@@ -22,7 +28,7 @@ def _names(*lines: str) -> frozenset[str]:
 _PICKS = _names(  # the relative error of the operands carries over
     "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Pad Reshape ScatterElements",
     "ScatterND Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where",
-    "Abs Clip Dropout Max Min Neg Relu",
+    "Abs Clip Compress Dropout Max Min Neg Relu ReverseSequence",
 )
 _SHAPES = _names("ConstantOfShape EyeLike Shape Size")  # operands are integers, or only their shapes matter
 _STEPS = _names(  # only of exact operands
@@ -31,6 +37,7 @@ _STEPS = _names(  # only of exact operands
 )
 MOVES = _PICKS | _SHAPES | _STEPS
 ARITHMETIC = _names("Add Div MatMul Mul Reciprocal Sqrt Sub")
+QUANTISED = _names("DequantizeLinear QuantizeLinear")
 MAX_ELEMENTS = 2**28
 ROUNDING = 2.0**-52
 
@@ -47,8 +54,9 @@ def fold(
         return {node.output[0]: _constant_node(node, tensor)}
     operands = [constants[name] if name else None for name in node.input]
     present = [o for o in operands if o is not None]
-    if node.op_type in ARITHMETIC and any(_is_float(o.array) for o in present):
-        return {node.output[0]: _arithmetic(node.op_type, *present)}
+    computed = _computed(node, present)
+    if computed is not None:
+        return {node.output[0]: computed}
     error = 0.0 if node.op_type in _SHAPES else max((o.error for o in present), default=0.0)
     if error and _is_cast(node):
         return {node.output[0]: present[0]}
@@ -61,6 +69,13 @@ def fold(
         raise UnsupportedError("an integer computed from rounded constants")
     names = [name for name in node.output if name]
     return {name: Constant(r, error) for name, r in zip(names, results, strict=False)}
+
+
+def _computed(node: Any, operands: list[Constant]) -> Constant | None:
+    """The result where rounding is tracked; None for ops that have to be exact."""
+    if node.op_type in ARITHMETIC and any(_is_float(o.array) for o in operands):
+        return _arithmetic(node.op_type, *operands)
+    return _quantisation(node, operands) if node.op_type in QUANTISED else None
 
 
 def _is_float(array: np.ndarray) -> bool:
@@ -189,3 +204,46 @@ def _cancelling(op_type: str, arrays: list[np.ndarray], errors: list[float]) -> 
         raise UnsupportedError("cancellation between rounded constants")
     relative = float((np.asarray(absolute)[wrong] / np.abs(result[wrong])).max(initial=0.0))
     return Constant(result, relative * 1.5 + ROUNDING)
+
+
+def _quantisation(node: Any, operands: list[Constant]) -> Constant:
+    """QuantizeLinear or DequantizeLinear."""
+    given = {a.name: a.i for a in node.attribute}
+    value, scale, shape = operands[0], operands[1], operands[0].array.shape
+    place = given.get("axis", 1), given.get("block_size", 0)
+    zero = granular(operands[2].array, shape, *place) if len(operands) > 2 else np.zeros((), np.uint8)
+    spread = Constant(granular(scale.array, shape, *place), scale.error)
+    if node.op_type == "DequantizeLinear":
+        return _dequantised(value, spread, zero)
+    kind = element_type(given["output_dtype"]) if given.get("output_dtype") else zero.dtype.name
+    return _quantised(value, spread, zero, kind)
+
+
+def _dequantised(value: Constant, scale: Constant, zero: np.ndarray) -> Constant:
+    """`scale (q - zero)`: numbers of 17 bits times those of 24 are exact, of 33 bits perhaps not."""
+    if value.array.dtype.kind not in "iu" or value.array.dtype.itemsize > 4:
+        raise UnsupportedError(f"dequantisation of {value.array.dtype.name}")
+    difference = Constant(value.array.astype(np.float64) - zero.astype(np.float64))
+    result = _arithmetic("Mul", difference, scale)
+    exact = not scale.error and value.array.dtype.itemsize <= 2 and scale.array.dtype.itemsize <= 4
+    return replace(result, error=0.0) if exact else result
+
+
+def _quantised(value: Constant, scale: Constant, zero: np.ndarray, kind: str) -> Constant:
+    """`round(x / scale) + zero` within a range; quotients near ties are rounded in rationals."""
+    if value.error or scale.error:
+        raise UnsupportedError("a step of rounded constants")
+    if kind not in RANGES:
+        raise UnsupportedError(f"quantisation to {kind}")
+    least, most = RANGES[kind]
+    x, divisor = np.broadcast_arrays(value.array.astype(np.float64), scale.array.astype(np.float64))
+    with np.errstate(all="ignore"):
+        quotient = np.clip(x / divisor, -(2.0**40), 2.0**40)
+    if not (np.isfinite(quotient) & (divisor != 0)).all():
+        raise UnsupportedError("a constant is undefined")
+    whole = np.rint(quotient)
+    close = np.abs(np.abs(quotient - whole) - 0.5) < 2.0**-10
+    for index in np.argwhere(close):
+        place = tuple(index)
+        whole[place] = round(Fraction(float(x[place])) / Fraction(float(divisor[place])))
+    return Constant(np.clip(whole + zero.astype(np.float64), least, most).astype(kind))

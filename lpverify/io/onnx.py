@@ -1,118 +1,64 @@
 """Reads an ONNX file into a `Network`, through the op registry.
 
-Weights are kept exactly. Subgraphs of constants are folded in `io.folding`. Every node that can't be
-translated is collected, so that one error lists them all.
+Weights are kept exactly. Subgraphs of constants are folded in `io.folding`. Functions, branches and loops
+are replaced by their nodes, see `io.functions` and `io.subgraphs`. Every node that can't be translated is
+collected, so that one error lists them all.
 """
 
 import os
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import prod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lpverify.errors import InputError, OnnxError, UnsupportedError
-from lpverify.io.element_types import element_type, result_types
+from lpverify.errors import OnnxError, UnsupportedError
+from lpverify.io.element_types import NAMES, element_type, numpy_type, result_types, with_values
+from lpverify.io.external_data import embed_external_data
 from lpverify.io.folding import fold
-from lpverify.network import Network, Node
+from lpverify.io.functions import MAX_STEPS, call, defaults_of, key_of, local_functions, standard_function
+from lpverify.io.lookup import Tables
+from lpverify.io.model import Model, Signature, read_file
+from lpverify.io.opsets import domain_of, read_opsets
+from lpverify.io.scopes import Names, Scope, Step, Steps
+from lpverify.io.subgraphs import if_steps, loop_steps, scan_steps
+from lpverify.io.symbols import SkippedError, Symbols
+from lpverify.io.tensors import MAX_ELEMENTS, all_exact, has, read_tensor
 from lpverify.ops import REGISTRY
-from lpverify.ops.base import Constant, OnnxNode, Op, SelectionOp
+from lpverify.ops.base import Constant, OnnxNode, SelectionOp
 from lpverify.ops.cast import Within
-from lpverify.ops.shape import Concat, ConstantValue, Reshape, Slice
 
-FLOATS = {1: np.float32, 11: np.float64}
-MAX_BYTES = 4 * 2**30
+__all__ = ["Model", "Signature", "import_model", "load_model"]
 
-
-@dataclass(frozen=True)
-class Signature:
-    """The inputs or outputs of a model: names, shapes with symbolic sizes as 1, NumPy types."""
-
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[type, ...]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Elements of each tensor."""
-        return tuple(prod(shape) for shape in self.shapes)
-
-
-@dataclass(frozen=True)
-class Model:
-    """An imported network with the serialised model it came from (for replays)."""
-
-    network: Network
-    inputs: Signature
-    outputs: Signature
-    serialized: bytes = field(repr=False)
-    path: str = ""
-    node_count: int = 0
-
-
-@dataclass
-class _Graph:
-    """The network under construction: implements `ops.base.GraphBuilder`."""
-
-    nodes: list[Node]
-    probes: list[np.ndarray]
-    name: str = ""
-
-    def add(self, op: Op, inputs: Sequence[int]) -> int:
-        with np.errstate(all="ignore"):
-            probe = op.forward(*(self.probes[i] for i in inputs))
-        if 0 in probe.shape:
-            raise UnsupportedError("the result is empty")
-        self.nodes.append(Node(op, tuple(inputs), probe.shape[1:], self.name))
-        # Only shapes matter: zeros keep the probes finite, broadcasting keeps them small.
-        self.probes.append(np.broadcast_to(np.zeros(()), probe.shape))
-        return len(self.nodes) - 1
-
-    def shape(self, value: int) -> tuple[int, ...]:
-        return self.nodes[value].shape
-
-    def constant(self, operand: Constant, shape: tuple[int, ...]) -> int:
-        array = np.asarray(operand.array, np.float64).reshape(shape)
-        error = np.asarray(np.abs(array) * operand.error) if operand.error else None
-        return self.add(ConstantValue(array, error), [])
+MAX_STEP_BYTES = 2**31  # of the nodes that functions and subgraphs expand to
+_SUBGRAPHS: Mapping[str, Callable[[Step, Symbols], Steps]] = {
+    "If": if_steps,
+    "Loop": loop_steps,
+    "Scan": scan_steps,
+}
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """Reads `.onnx` or `.onnx.gz`.
+    """Reads `.onnx` or `.onnx.gz`; external tensors from files in the same folder.
 
     Raises:
         InputError: The file can't be read.
         OnnxError: It is not a usable ONNX model.
         UnsupportedError: Some nodes can't be translated; the message lists every one of them.
     """
-    data = _read(Path(path))
-    return import_model(data, str(path))
+    return import_model(read_file(path), str(path), Path(path).parent)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    if data[:2] != b"\x1f\x8b":
-        return data
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        plain = unpacker.decompress(data, MAX_BYTES)
-    except zlib.error:
-        plain = None
-    if plain is None or not (unpacker.eof or unpacker.unconsumed_tail):
-        raise OnnxError(f"{path}: damaged gzip file")
-    if unpacker.unconsumed_tail:
-        raise OnnxError(f"{path}: more than {MAX_BYTES} bytes when unpacked")
-    return plain
+def import_model(data: bytes, path: str = "", folder: Path | None = None) -> Model:
+    """Translates a serialised model; raises as `load_model`.
 
-
-def import_model(data: bytes, path: str = "") -> Model:
-    """Translates a serialised model; raises as `load_model`."""
+    Args:
+        data: The model.
+        path: For messages.
+        folder: Where its external files are; without it, a model that has some is refused.
+    """
     import onnx  # noqa: PLC0415  (slow to import)
 
     try:
@@ -121,206 +67,230 @@ def import_model(data: bytes, path: str = "") -> Model:
         raise OnnxError(f"{path}: not an ONNX file ({type(error).__name__})") from None
     if not proto.graph.node and not proto.graph.output:
         raise OnnxError(f"{path}: not an ONNX file (no graph)")
-    return _Importer(proto, path).run(data)
+    try:
+        if folder is not None and embed_external_data(proto, folder):
+            data = proto.SerializeToString()
+        return _Importer(proto).run(data, path)
+    except (OnnxError, UnsupportedError) as error:
+        raise type(error)(f"{path}: {error}" if path else str(error)) from None
 
 
 class _Importer:
-    """One import: constants and values by tensor name, and the problems found so far."""
+    """One import: the tensors known so far, and the problems found."""
 
-    def __init__(self, proto: Any, path: str) -> None:
-        self.proto, self.path = proto, path
-        self.opsets = {o.domain if o.domain != "ai.onnx" else "": o.version for o in proto.opset_import}
-        self.constants: dict[str, Constant] = {}
-        self.values: dict[str, int] = {}
-        self.types: dict[str, str] = {}
-        self.problems: list[str] = []
-        self.skipped: set[str] = set()
-        self.untranslated: dict[str, str] = {}  # outputs of nodes that their importer does not provide
-        self.graph = _Graph([], [])
+    def __init__(self, proto: Any) -> None:
+        self.proto = proto
+        self.symbols = Symbols(Names(proto))
+        self.graph = self.symbols.graph
+        self.functions = local_functions(proto)
+        self.tables = Tables(self.symbols, proto.opset_import)
+        self.problems: dict[str, None] = {}  # in order; iterations of a loop repeat them
+        self._steps = self._step_bytes = 0
 
-    def run(self, data: bytes) -> Model:
+    def run(self, data: bytes, path: str) -> Model:
         graph = self.proto.graph
-        if self.proto.functions:
-            raise UnsupportedError(f"{self.path}: local functions are not supported")
-        self._read_initializers(graph)
-        inputs = self._signature([i for i in graph.input if i.name not in self.constants], "input")
-        self._add_inputs(inputs)
-        for position, node in enumerate(graph.node):
-            self._node(node, position)
+        scope = Scope("", read_opsets(self.proto.opset_import), visible=self.symbols.known)
+        self.symbols.define_initializers(graph, scope)
+        inputs = self._inputs(graph)
+        if "" not in scope.opsets and not all(map(domain_of, graph.node)):
+            raise OnnxError("no version of the standard operators is imported")
+        self._walk(Step.of(node, node, scope, _label(node, i)) for i, node in enumerate(graph.node))
         if self.problems:
             lines = "\n".join(f"  {problem}" for problem in self.problems)
-            raise UnsupportedError(f"{self.path}: {len(self.problems)} unsupported node(s)\n{lines}")
-        output, outputs = self._add_outputs(graph)
-        network = Network(tuple(self.graph.nodes), output)
-        return Model(network, inputs, outputs, data, self.path, len(graph.node))
+            raise UnsupportedError(f"{len(self.problems)} unsupported node(s)\n{lines}")
+        values, outputs = self._outputs(graph)
+        return Model(self.graph.network(values), inputs, outputs, data, path, len(graph.node))
 
-    def _fail(self, message: str) -> OnnxError:
-        return OnnxError(f"{self.path}: {message}")
-
-    def _read_initializers(self, graph: Any) -> None:
-        if graph.sparse_initializer:
-            raise UnsupportedError(f"{self.path}: sparse initializers are not supported")
-        for tensor in graph.initializer:
-            if tensor.name in self.constants:
-                raise self._fail(f"initializer {tensor.name!r} is defined twice")
-            self.constants[tensor.name] = Constant(self._tensor(tensor, tensor.name))
-            self.types[tensor.name] = element_type(tensor.data_type)
-
-    def _tensor(self, tensor: Any, name: str) -> np.ndarray:
-        from onnx import numpy_helper  # noqa: PLC0415
-
-        if tensor.data_location:
-            raise UnsupportedError(f"{self.path}: {name!r} is stored in an external file")
-        size = prod(tensor.dims)
-        if size > 2**31 or any(d < 0 for d in tensor.dims):
-            raise self._fail(f"{name!r} has an impossible shape {list(tensor.dims)}")
-        try:
-            array = np.asarray(numpy_helper.to_array(tensor))
-        except Exception as error:  # noqa: BLE001  (onnx raises many types on malformed tensors)
-            raise self._fail(f"tensor {name!r}: {error}") from None
-        if _has(np.isnan, array):
-            raise self._fail(f"{name!r} contains NaN")
-        return array
-
-    def _signature(self, infos: Sequence[Any], what: str) -> Signature:
-        names, shapes, dtypes = [], [], []
-        for info in infos:
-            tensor = info.type.tensor_type
-            if tensor.elem_type not in FLOATS:
-                raise UnsupportedError(f"{self.path}: {what} {info.name!r} is not float32 or float64")
-            names.append(info.name)
-            shapes.append(tuple(d.dim_value if d.dim_value > 0 else 1 for d in tensor.shape.dim))
-            if any(d.HasField("dim_value") and d.dim_value == 0 for d in tensor.shape.dim):
-                raise UnsupportedError(f"{self.path}: {what} {info.name!r} has no elements")
-            dtypes.append(FLOATS[tensor.elem_type])
+    def _inputs(self, graph: Any) -> Signature:
+        """Adds the network's inputs."""
+        infos = [info for info in graph.input if not self.symbols.known(info.name)]
+        names = tuple(info.name for info in infos)
         if not names:
-            raise self._fail(f"the model has no {what}")
-        return Signature(tuple(names), tuple(shapes), tuple(dtypes))
+            raise OnnxError("the model has no input")
+        if len(set(names)) < len(names):
+            raise OnnxError("two inputs have one name")
+        kinds, shapes = zip(*map(_input_type, infos), strict=True)
+        signature = Signature(names, shapes, tuple(map(numpy_type, kinds)))
+        if sum(signature.sizes) > MAX_ELEMENTS:
+            raise OnnxError(f"the inputs have {sum(signature.sizes)} elements")
+        self.symbols.values.update(zip(names, self.graph.inputs(signature), strict=True))
+        self.symbols.declare(names, kinds)
+        return signature
 
-    def _add_inputs(self, inputs: Signature) -> None:
-        total = sum(inputs.sizes)
-        if total == 0 or total > 2**28:
-            raise self._fail(f"the inputs have {total} elements")
-        self.graph.nodes.append(Node(None, (), (total,), "input"))
-        self.graph.probes.append(np.broadcast_to(np.zeros(()), (1, total)))
-        start = 0
-        for name, shape, size in zip(inputs.names, inputs.shapes, inputs.sizes, strict=True):
-            value = 0
-            if size != total:
-                value = self.graph.add(Slice((start,), (1,), (size,), (total,)), [0])
-            if shape != (size,):
-                value = self.graph.add(Reshape(shape, (size,)), [value])
-            self.values[name] = value
-            self.types[name] = np.dtype(inputs.dtypes[len(self.values) - 1]).name
-            start += size
+    def _outputs(self, graph: Any) -> tuple[list[int], Signature]:
+        """Values of the outputs, and what they are."""
+        names = tuple(info.name for info in graph.output)
+        if not names:
+            raise OnnxError("the model has no output")
+        self._look_up(names)
+        values = [self.symbols.value(name) for name in names]
+        shapes = tuple(self.graph.shape(value) for value in values)
+        declared = (NAMES.get(info.type.tensor_type.elem_type, "float32") for info in graph.output)
+        kinds = [self.symbols.types.get(name) or kind for name, kind in zip(names, declared, strict=True)]
+        return values, Signature(names, shapes, tuple(map(numpy_type, kinds)))
 
-    def _add_outputs(self, graph: Any) -> tuple[int, Signature]:
-        unknown = [o.name for o in graph.output if o.name in self.untranslated]
-        if unknown:
-            raise UnsupportedError(f"{self.path}: {self.untranslated[unknown[0]]}")
-        missing = [o.name for o in graph.output if o.name not in self.values and o.name not in self.constants]
-        if missing:
-            raise self._fail(f"no node computes the output {missing[0]!r}")
-        flat, shapes, names, dtypes = [], [], [], []
-        for info in graph.output:
-            value = self.values.get(info.name)
-            if value is None:
-                operand = self.constants[info.name]
-                value = self.graph.constant(operand, operand.array.shape)
-            shape = self.graph.shape(value)
-            names.append(info.name)
-            shapes.append(shape)
-            dtypes.append(FLOATS.get(info.type.tensor_type.elem_type, np.float32))
-            size = prod(shape)
-            flat.append(value if shape == (size,) else self.graph.add(Reshape((size,), shape), [value]))
-        output = flat[0]
-        if len(flat) > 1:
-            output = self.graph.add(Concat(0, tuple(prod(s) for s in shapes)), flat)
-        return output, Signature(tuple(names), tuple(shapes), tuple(dtypes))
+    def _walk(self, steps: Steps) -> None:
+        """Translates nodes, what they expand to in between; a loop, since that may nest deeply."""
+        stack: list[tuple[Steps, Step | None]] = [(steps, None)]
+        while stack:
+            inner, caller = stack[-1]
+            step = None
+            with self._blame(caller):
+                step = next(inner, None)
+            if step is None:
+                stack.pop()
+                continue
+            if caller is not None:
+                self._spend(step)
+            with self._blame(step):
+                expansion = self._translate(step)
+                if expansion is not None:
+                    stack.append((expansion, step))
 
-    def _node(self, node: Any, position: int) -> None:
-        """Translates one node, or notes why not."""
-        label = (
-            f"node {position} {node.name!r} ({node.op_type})"
-            if node.name
-            else f"node {position} ({node.op_type})"
-        )
-        outputs = [name for name in node.output if name]
-        if any(name in self.skipped for name in node.input):
-            self.skipped.update(outputs)  # follows from an earlier problem
-            return
-        try:
-            self._translate(node, label)
-        except UnsupportedError as error:
-            self.problems.append(f"{label}, opset {self._opset(node)}: {error}")
-            self.skipped.update(outputs)
-        except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
-            raise self._fail(f"{label}: malformed ({error})") from None
-
-    def _opset(self, node: Any) -> int:
-        return int(self.opsets.get("" if node.domain == "ai.onnx" else node.domain, 0))
-
-    def _translate(self, node: Any, label: str) -> None:
-        self._check_names(node, label)
-        if not any(name in self.values for name in node.input):
-            try:
-                folded = fold(node, self.constants, self._opset(node), self._tensor)
-                self._note_types(node, folded)
-                self.constants.update(folded)
-            except UnsupportedError as error:
-                self._add_values(self._with_a_value(node, error), node)
-            return
-        parsed = self._parse(node)
-        self._declare(node, parsed.result_types)
-        if parsed.op_type in ("Shape", "Size"):
-            shape = np.asarray(parsed.shapes[0], np.int64)
-            part = slice(parsed.attribute("start", 0), parsed.attribute("end"))
-            self.constants[node.output[0]] = Constant(
-                shape[part] if parsed.op_type == "Shape" else shape.prod()
+    def _spend(self, step: Step) -> None:
+        """Counts what the model expands to."""
+        self._steps += 1
+        self._step_bytes += step.node.ByteSize()
+        if self._steps > MAX_STEPS or self._step_bytes > MAX_STEP_BYTES:
+            raise UnsupportedError(
+                f"functions and subgraphs expand to more than {MAX_STEPS} nodes or {MAX_STEP_BYTES} bytes"
             )
-            return
-        self._add_values(parsed, node)
 
-    def _note_types(self, node: Any, folded: Mapping[str, Constant]) -> None:
-        """Element types of folded constants: the schema's, or else what they were computed as."""
-        self.types.update((name, constant.array.dtype.name) for name, constant in folded.items())
-        if node.op_type != "Constant":
-            self._declare(node, self._parse(node).result_types)
+    @contextmanager
+    def _blame(self, step: Step | None) -> Iterator[None]:
+        """Notes a problem of a step; what uses its results is skipped."""
+        try:
+            yield
+        except UnsupportedError as error:
+            if step is None:
+                raise
+            if not isinstance(error, SkippedError):
+                self.problems[f"{step.label}, opset {step.opset}: {error}"] = None
+            self.symbols.skipped.update(name for name in step.node.output if name)
+        except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+            raise OnnxError(f"{step.label if step else ''}: malformed ({error})") from None
 
-    def _declare(self, node: Any, types: Sequence[str]) -> None:
-        self.types.update(
-            (name, kind) for name, kind in zip(node.output, types, strict=False) if name and kind
-        )
+    def _translate(self, step: Step) -> Steps | None:
+        """Translates one node, leaves it to a table, or returns the nodes that it stands for.
 
-    def _check_names(self, node: Any, label: str) -> None:
-        for name in node.input:
-            if name in self.untranslated:
-                raise UnsupportedError(self.untranslated[name])
-            if name and name not in self.values and name not in self.constants:
-                raise self._fail(f"{label}: its input {name!r} is defined nowhere before it")
-        for name in node.output:
-            if name and (name in self.values or name in self.constants):
-                raise self._fail(f"{label}: its output {name!r} is defined before")
+        Raises:
+            UnsupportedError: None of that is possible.
+        """
+        self.tables.note(step.node)
+        if any(name in self.tables.reasons for name in step.node.input) and self._defer(step, ""):
+            return None
+        self._look_up(step.node.input)
+        try:
+            return self._expand(step)
+        except SkippedError:
+            raise
+        except UnsupportedError as error:
+            if not self._defer(step, f"{step.label}: {error}"):
+                raise
+            return None
 
-    def _with_a_value(self, node: Any, problem: UnsupportedError) -> OnnxNode:
-        """A node of constants that can't be folded, its first float operand turned into a value.
+    def _defer(self, step: Step, reason: str) -> bool:
+        """Leaves a node to the table that its results will be looked up in, if it may be part of one."""
+        if step.domain or not self.tables.takes(step.node, step.opset):
+            return False
+        self.symbols.declare(step.node.output, self._result_types(step, _schema(step)))
+        self.tables.defer(step.node, reason)
+        return True
+
+    def _look_up(self, names: Iterable[str]) -> None:
+        """Turns tensors that are left to tables into values."""
+        for name in names:
+            if name in self.tables.reasons and name not in self.symbols.values:
+                op, sources = self.tables.lookup(name)
+                self.graph.name = name
+                self.symbols.values[name] = self.graph.add(op, [self.symbols.values[s] for s in sources])
+
+    def _expand(self, step: Step) -> Steps | None:
+        """Translates one node, or returns the nodes that it stands for."""
+        node = step.node
+        self._check_names(step)
+        if self.functions and key_of(node) in self.functions:
+            return call(self.functions[key_of(node)], step, self.symbols.names)
+        if step.domain:
+            raise UnsupportedError(f"operator {step.domain}.{node.op_type} is not supported")
+        if node.op_type in _SUBGRAPHS:
+            return _SUBGRAPHS[node.op_type](step, self.symbols)
+        if node.op_type == "Identity":
+            self.symbols.alias(node.input[0], node.output[0])
+            return None
+        if any(name in self.symbols.values for name in node.input):
+            return self._computed(step)
+        try:
+            self._fold(step)
+        except UnsupportedError as error:
+            return self._unfolded(step, error)
+        return None
+
+    def _check_names(self, step: Step) -> None:
+        symbols = self.symbols
+        for name in step.node.input:
+            if name and name not in symbols.values and name not in symbols.constants:
+                if not symbols.known(name):
+                    raise OnnxError(f"{step.label}: its input {name!r} is defined nowhere before it")
+                symbols.check(name)
+        for name in step.node.output:
+            if name and symbols.known(name):
+                raise OnnxError(f"{step.label}: its output {name!r} is defined before")
+
+    def _fold(self, step: Step) -> None:
+        """A node of constants.
+
+        Raises:
+            UnsupportedError: It can't be computed without a rounding error that no one knows.
+        """
+        folded = fold(step.node, self.symbols.constants, step.opset, read_tensor)
+        if any(constant.array.size > MAX_ELEMENTS for constant in folded.values()):
+            raise UnsupportedError(f"a constant of more than {MAX_ELEMENTS} elements")
+        kinds = [] if step.node.op_type == "Constant" else self._parse(step, _schema(step)).result_types
+        self.symbols.declare(list(folded), [constant.array.dtype.name for constant in folded.values()])
+        self.symbols.declare(step.node.output, kinds)
+        self.symbols.constants.update(folded)
+
+    def _unfolded(self, step: Step, problem: UnsupportedError) -> Steps | None:
+        """A node of constants that can't be folded: its function, or its first float operand as a value.
 
         The bounds then cover the rounding, if there is an importer.
         """
-        parsed = self._parse(node)
+        schema = _schema(step)
+        parsed = self._parse(step, schema)
         known = any((parsed.domain, parsed.op_type) == key[:2] for key in REGISTRY.table)
         for i, operand in enumerate(parsed.operands if known else ()):
             if isinstance(operand, Constant) and operand.array.dtype.kind == "f":
                 value = self.graph.constant(operand, operand.array.shape)
                 operands = (*parsed.operands[:i], value, *parsed.operands[i + 1 :])
-                return replace(parsed, operands=operands)
-        raise problem
+                self._add_values(replace(parsed, operands=operands), step.node, schema)
+                return None
+        function = None if known else standard_function(schema, step, parsed)
+        if function is None:
+            raise problem
+        return call(function, step, self.symbols.names, defaults_of(schema))
 
-    def _add_values(self, parsed: OnnxNode, node: Any) -> None:
+    def _computed(self, step: Step) -> Steps | None:
+        """A node of computed values."""
+        schema = _schema(step)
+        parsed = self._parse(step, schema)
+        if parsed.op_type in ("Shape", "Size"):
+            shape = np.asarray(parsed.shapes[0], np.int64)
+            part = slice(parsed.attribute("start", 0), parsed.attribute("end"))
+            result = shape[part] if parsed.op_type == "Shape" else np.asarray(shape.prod())
+            self.symbols.define(step.node.output[0], result)
+            return None
+        by_function = parsed.op_type == "CastLike"  # then it is one of constants, if its first operand is
+        if by_function or (parsed.domain, parsed.op_type, parsed.version) not in REGISTRY.table:
+            function = standard_function(schema, step, parsed)
+            if function is not None:
+                return call(function, step, self.symbols.names, defaults_of(schema))
+        self._add_values(parsed, step.node, schema)
+        return None
+
+    def _add_values(self, parsed: OnnxNode, node: Any, schema: Any) -> None:
         self.graph.name = node.name or node.output[0]
-        for operand in parsed.operands if parsed.op_type != "Clip" else ():
-            if isinstance(operand, Constant) and _has(np.isinf, operand.array):
-                raise UnsupportedError("a constant operand is infinite")
+        _check_constants(parsed, schema)
         translate = REGISTRY.find(parsed.domain, parsed.op_type, parsed.version)
         if (parsed.domain, parsed.op_type) not in REGISTRY.whole and any(
             parsed.whole(i) for i, o in enumerate(parsed.operands) if isinstance(o, int)
@@ -329,59 +299,94 @@ class _Importer:
         before = len(self.graph.nodes)
         results = translate(parsed, self.graph)
         outputs = [results] if isinstance(results, int) else list(results)
-        kinds = (*parsed.result_types, *[""] * len(outputs))  # a variadic output has one type for all
+        kinds = (*parsed.result_types, *[""] * len(outputs))
         outputs = [self._guard(v, before, kind) for v, kind in zip(outputs, kinds, strict=False)]
-        for name in node.output[len(outputs) :]:
-            self.untranslated[name] = f"output {name!r} of {parsed.op_type} is not supported"
-        self.values.update((name, value) for name, value in zip(node.output, outputs, strict=False) if name)
-        self.untranslated.pop("", None)
+        for name in filter(None, node.output[len(outputs) :]):
+            self.symbols.untranslated[name] = f"output {name!r} of {parsed.op_type} is not supported"
+        pairs = zip(node.output, outputs, strict=False)
+        self.symbols.values.update((name, value) for name, value in pairs if name)
+        self.symbols.declare(node.output, parsed.result_types)
 
     def _guard(self, value: int, before: int, kind: str) -> int:
         """The value, with a check that new whole numbers fit in their type."""
-        new = value >= before and not isinstance(self.graph.nodes[value].op, SelectionOp)
+        new = value >= before and not isinstance(self.graph.nodes[value].op, SelectionOp | Within)
         return self.graph.add(Within.range_of(kind), [value]) if new and kind in Within.RANGES else value
 
-    def _parse(self, node: Any) -> OnnxNode:
-        import onnx  # noqa: PLC0415
+    def _parse(self, step: Step, schema: Any) -> OnnxNode:
+        from onnx import helper  # noqa: PLC0415
 
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if not onnx.defs.has(node.op_type, domain):
-            raise UnsupportedError(f"unknown operator of domain {domain!r}")
-        if not domain and self._opset(node) > onnx.defs.onnx_opset_version():
-            raise UnsupportedError("this opset is newer than the installed onnx package")
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self._opset(node), domain)
-        except onnx.defs.SchemaError:
-            raise UnsupportedError("no such operator in this opset") from None
-        operands = tuple(self._operand(name) for name in node.input)
+        node = step.node
+        types = tuple(self.symbols.types.get(name, "") for name in node.input)
+        operands = tuple(self.symbols.operand(name) if name else None for name in node.input)
         shapes = tuple(
             self.graph.shape(o) if isinstance(o, int) else (() if o is None else o.array.shape)
             for o in operands
         )
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        outputs = max((i for i, name in enumerate(node.output, start=1) if name), default=0)
-        types = tuple(self.types.get(name, "") for name in node.input)
-        results = tuple(result_types(schema, attributes, types))
         return OnnxNode(
             node.op_type,
-            domain,
+            step.domain,
             schema.since_version,
             node.name,
-            attributes,
+            {a.name: helper.get_attribute_value(a) for a in node.attribute},
             operands,
             shapes,
-            outputs,
+            max((i for i, name in enumerate(node.output, start=1) if name), default=0),
             types,
-            results,
+            tuple(self._result_types(step, schema)),
         )
 
-    def _operand(self, name: str) -> Constant | int | None:
-        if not name:
-            return None
-        return self.constants[name] if name in self.constants else self.values[name]
+    def _result_types(self, step: Step, schema: Any) -> list[str]:
+        from onnx import helper  # noqa: PLC0415
+
+        attributes = {a.name: helper.get_attribute_value(a) for a in step.node.attribute}
+        types = [self.symbols.types.get(name, "") for name in step.node.input]
+        return result_types(schema, attributes, types, len(step.node.output))
 
 
-def _has(test: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> bool:
-    """Whether the test is true of any float in the array, also in types that NumPy does not know."""
-    kind = array.dtype.kind
-    return kind in "fV" and bool(test(array if kind == "f" else array.astype(np.float64)).any())
+def _label(node: Any, position: int) -> str:
+    name = f" {node.name!r}" if node.name else ""
+    return f"node {position}{name} ({node.op_type})"
+
+
+def _input_type(info: Any) -> tuple[str, tuple[int, ...]]:
+    """Element type and shape of an input; a size that the model leaves open is 1."""
+    tensor = info.type.tensor_type
+    try:
+        kind = element_type(tensor.elem_type)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"input {info.name!r}: {error}") from None
+    if not tensor.HasField("shape"):
+        raise UnsupportedError(f"input {info.name!r} has no shape")
+    if any(d.dim_value < 0 for d in tensor.shape.dim):
+        raise OnnxError(f"input {info.name!r} has a negative size")
+    if any(d.HasField("dim_value") and d.dim_value == 0 for d in tensor.shape.dim):
+        raise UnsupportedError(f"input {info.name!r} has no elements")
+    return kind, tuple(d.dim_value or 1 for d in tensor.shape.dim)
+
+
+def _schema(step: Step) -> Any:
+    """The definition of a node's operator.
+
+    Raises:
+        UnsupportedError: There is none.
+    """
+    import onnx  # noqa: PLC0415
+
+    if not onnx.defs.has(step.node.op_type, step.domain):
+        raise UnsupportedError(f"unknown operator of domain {step.domain!r}")
+    try:
+        return onnx.defs.get_schema(step.node.op_type, step.opset, step.domain)
+    except onnx.defs.SchemaError:
+        raise UnsupportedError("no such operator in this opset") from None
+
+
+def _check_constants(parsed: OnnxNode, schema: Any) -> None:
+    """Refuses constant operands that are no numbers, or no floats where they count as numbers."""
+    constants = {i: o.array for i, o in enumerate(parsed.operands) if isinstance(o, Constant)}
+    if parsed.op_type != "Clip" and any(has(np.isinf, array) for array in constants.values()):
+        raise UnsupportedError("a constant operand is infinite")
+    inexact = [i for i, array in constants.items() if not all_exact(array)]
+    if inexact:
+        computed = [isinstance(o, int) for o in parsed.operands]
+        if not set(inexact).isdisjoint(with_values(schema, computed)):
+            raise UnsupportedError("a constant has whole numbers that are not exact as floats")

@@ -321,6 +321,9 @@ class GraphBuilder(Protocol):
     def constant(self, operand: Constant, shape: tuple[int, ...]) -> int:
         """Appends a constant value."""
 
+    def note_order(self, value: int, source: int) -> None:
+        """Notes that along the last axis the elements of a value are ordered as those of another."""
+
 
 Importer = Callable[[OnnxNode, GraphBuilder], "int | Sequence[int]"]
 ImporterT = TypeVar("ImporterT", bound=Importer)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpverify.errors import UnsupportedError
 from lpverify.interval import (
     Array,
     Box,
@@ -31,8 +30,7 @@ from lpverify.interval import (
 )
 from lpverify.ops.base import BilinearOp, Constant, GraphBuilder, OnnxNode, Planes, importer
 from lpverify.ops.elementary import Reciprocal, Square
-from lpverify.ops.linear import align, divide_constant, multiply_constant, multiply_matrix
-from lpverify.ops.shape import broadcast_to, reshape_to
+from lpverify.ops.linear import align, divide_constant, multiply_constant
 
 MOST_PRODUCTS = 2**21  # elements held at a time by the interval of a matrix product
 DOUBLE = 2.0**-53
@@ -267,25 +265,6 @@ def product(first: int, second: int, graph: GraphBuilder) -> int:
     return graph.add(Multiply(), [first, second])
 
 
-def matrix_product(first: int, second: int, graph: GraphBuilder) -> int:
-    """`X Y` by ONNX's rule: a vector is a row (left) or a column (right), which is then dropped."""
-    shapes = graph.shape(first), graph.shape(second)
-    if not all(shapes):
-        raise UnsupportedError("a matrix product of a scalar")
-    vectors = len(shapes[0]) == 1, len(shapes[1]) == 1
-    first = reshape_to(first, (1, *shapes[0]), graph) if vectors[0] else first
-    second = reshape_to(second, (*shapes[1], 1), graph) if vectors[1] else second
-    left, right = graph.shape(first), graph.shape(second)
-    if left[-1] != right[-2]:
-        raise ValueError(f"inner sizes {left[-1]} and {right[-2]}")
-    lead = np.broadcast_shapes(left[:-2], right[:-2])
-    first = broadcast_to(first, (*lead, *left[-2:]), graph)
-    second = broadcast_to(second, (*lead, *right[-2:]), graph)
-    result = graph.add(MatMulValues((left[-2], left[-1], right[-1])), [first, second])
-    shape = [*lead, *([] if vectors[0] else [left[-2]]), *([] if vectors[1] else [right[-1]])]
-    return reshape_to(result, shape, graph)
-
-
 @importer("Mul", 7, 13, 14, whole=True)
 def mul(node: OnnxNode, graph: GraphBuilder) -> int:
     """Product of two operands."""
@@ -307,14 +286,3 @@ def div(node: OnnxNode, graph: GraphBuilder) -> int:
     if isinstance(first, Constant):
         return multiply_constant(inverse, first, graph)
     return product(node.value(0), inverse, graph)
-
-
-@importer("MatMul", 1, 9, 13, whole=True)
-def matmul(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Product of two matrices or stacks of them."""
-    first, second = node.operand(0), node.operand(1)
-    if isinstance(second, Constant):
-        return multiply_matrix(node.value(0), second, False, graph)
-    if isinstance(first, Constant):
-        return multiply_matrix(node.value(1), first, True, graph)
-    return matrix_product(node.value(0), node.value(1), graph)

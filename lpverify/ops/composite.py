@@ -28,17 +28,18 @@ def average(value: int, axes: Sequence[int], graph: GraphBuilder) -> int:
     return multiply_constant(total(value, axes, graph), Constant(np.asarray(1.0 / count), ROUNDING), graph)
 
 
-def _plus(value: int, number: float, graph: GraphBuilder) -> int:
+def plus(value: int, number: float, graph: GraphBuilder) -> int:
+    """`value + number`."""
     return graph.add(shift(np.asarray(number), 0.0), [value])
 
 
-def _minus(first: int, second: int, graph: GraphBuilder) -> int:
+def minus(first: int, second: int, graph: GraphBuilder) -> int:
     """`first - second`, the second broadcast."""
     return graph.add(Combine((1, -1)), [first, broadcast_to(second, graph.shape(first), graph)])
 
 
-def _shares(value: int, graph: GraphBuilder) -> int:
-    """`1 / softmax_i = 1 + sum over j != i of exp(x_j - x_i)` along the last axis.
+def _shares(value: int, graph: GraphBuilder, allowed: np.ndarray | None = None) -> int:
+    """`1 / softmax_i = 1 + sum over j != i of exp(x_j - x_i)` along the last axis; over allowed j alone.
 
     `x_j - x_i` is one value for `i < j` only: the other half are its negatives.
     """
@@ -52,27 +53,35 @@ def _shares(value: int, graph: GraphBuilder) -> int:
     where = np.zeros((n, n), np.int64)
     where[first, second] = np.arange(len(first))
     where[second, first] = np.arange(len(first)) + len(first)
-    chosen = where[~np.eye(n, dtype=bool)]
-    spread = graph.add(Gather(tuple(map(int, chosen)), axis, graph.shape(joined)), [joined])
+    others = ~np.eye(n, dtype=bool)
+    spread = graph.add(Gather(tuple(map(int, where[others])), axis, graph.shape(joined)), [joined])
     spread = reshape_to(spread, (*shape, n - 1), graph)
-    return reshape_to(_plus(total(spread, [axis + 1], graph), 1.0, graph), shape, graph)
+    if allowed is not None:
+        pairwise = np.broadcast_to(allowed[..., None, :], (*allowed.shape[:-1], n, n))[..., others]
+        mask = pairwise.reshape(*allowed.shape[:-1], n, n - 1).astype(np.float64)
+        spread = multiply_constant(spread, Constant(mask), graph)
+    return reshape_to(plus(total(spread, [axis + 1], graph), 1.0, graph), shape, graph)
 
 
 def _centred_exponentials(value: int, axes: Sequence[int], graph: GraphBuilder) -> tuple[int, int]:
     """The mean m and `exp(x - m)`: neither overflows while the values are within 700 of each other."""
     mean = average(value, axes, graph)
-    return mean, graph.add(Exp(), [_minus(value, mean, graph)])
+    return mean, graph.add(Exp(), [minus(value, mean, graph)])
 
 
-def softmax(value: int, graph: GraphBuilder) -> int:
-    """Along the last axis."""
+def softmax(value: int, graph: GraphBuilder, allowed: np.ndarray | None = None) -> int:
+    """Along the last axis, over the elements that are allowed: one at least in each row."""
     shape = graph.shape(value)
     if shape[-1] == 1:
         return graph.constant(Constant(np.ones(shape)), shape)
+    mask = None if allowed is None else Constant(allowed.astype(np.float64))
     if shape[-1] <= MOST_PAIRS:
-        return graph.add(Reciprocal(), [_shares(value, graph)])
+        shares = graph.add(Reciprocal(), [_shares(value, graph, allowed)])
+        return shares if mask is None else multiply_constant(shares, mask, graph)
     axis = [len(shape) - 1]
     _, exponentials = _centred_exponentials(value, axis, graph)
+    if mask is not None:
+        exponentials = multiply_constant(exponentials, mask, graph)
     return product(exponentials, graph.add(Reciprocal(), [total(exponentials, axis, graph)]), graph)
 
 
@@ -83,7 +92,7 @@ def log_softmax(value: int, graph: GraphBuilder) -> int:
         return graph.constant(Constant(np.zeros(shape)), shape)
     if shape[-1] <= MOST_PAIRS:
         return graph.add(Combine((-1,)), [graph.add(Log(), [_shares(value, graph)])])
-    return _minus(value, log_sum_exp(value, [len(shape) - 1], graph), graph)
+    return minus(value, log_sum_exp(value, [len(shape) - 1], graph), graph)
 
 
 def log_sum_exp(value: int, axes: Sequence[int], graph: GraphBuilder) -> int:
@@ -100,10 +109,14 @@ def _along(node: OnnxNode, graph: GraphBuilder, log: bool) -> int:
         axis = node.attribute("axis", 1)
         axis = axis + len(shape) if axis < 0 else axis
         flat = reshape_to(value, (prod(shape[:axis]), prod(shape[axis:])), graph)
-        return reshape_to(function(flat, graph), shape, graph)
+        result = function(flat, graph)
+        graph.note_order(result, flat)
+        return reshape_to(result, shape, graph)
     axis = node.attribute("axis", -1) % len(shape)
     if axis == len(shape) - 1:
-        return function(value, graph)
+        result = function(value, graph)
+        graph.note_order(result, value)
+        return result
     order = list(range(len(shape)))
     order[axis], order[-1] = order[-1], order[axis]
     turned = graph.add(Transpose(tuple(order)), [value])
@@ -125,7 +138,7 @@ def log_softmax_(node: OnnxNode, graph: GraphBuilder) -> int:
 def normalised(value: int, axes: Sequence[int], node: OnnxNode, graph: GraphBuilder) -> tuple[int, int]:
     """`d / sqrt(mean d^2 + epsilon)` of a value d, and the factor on d."""
     epsilon = float(np.float32(node.attribute("epsilon", 1e-5)))
-    power = _plus(average(graph.add(Square(), [value]), axes, graph), epsilon, graph)
+    power = plus(average(graph.add(Square(), [value]), axes, graph), epsilon, graph)
     factor = graph.add(InverseSqrt(), [power])
     return product(value, factor, graph), factor
 
@@ -135,7 +148,7 @@ def standardised(
 ) -> tuple[int, int, int]:
     """The same of a value minus its mean; and the mean and the factor."""
     mean = average(value, axes, graph)
-    return *normalised(_minus(value, mean, graph), axes, node, graph), mean
+    return *normalised(minus(value, mean, graph), axes, node, graph), mean
 
 
 def _scaled(value: int, node: OnnxNode, graph: GraphBuilder, shape: tuple[int, ...] | None = None) -> int:
@@ -175,13 +188,16 @@ def instance_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
     return _scaled(value, node, graph, (shape[1],) + (1,) * (len(shape) - 2))
 
 
-@importer("GroupNormalization", 21)
+@importer("GroupNormalization", 18, 21)
 def group_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Mean and variance over groups of channels and the spatial axes."""
+    """Mean and variance over groups of channels and the spatial axes; factors of groups in version 18."""
     shape = graph.shape(node.value())
     count = node.attribute("num_groups")
     groups = reshape_to(node.value(), (shape[0], count, prod(shape[1:]) // count), graph)
-    value = reshape_to(standardised(groups, [2], node, graph)[0], shape, graph)
+    value = standardised(groups, [2], node, graph)[0]
+    if node.version < 21:
+        return reshape_to(_scaled(value, node, graph, (count, 1)), shape, graph)
+    value = reshape_to(value, shape, graph)
     return _scaled(value, node, graph, (shape[1],) + (1,) * (len(shape) - 2))
 
 
@@ -205,15 +221,15 @@ def _axes(node: OnnxNode, graph: GraphBuilder) -> tuple[int, ...]:
     return axes
 
 
-@importer("ReduceL1", 1, 11, 13, 18)
+@importer("ReduceL1", 1, 11, 13, 18, whole=True)
 def reduce_l1(node: OnnxNode, graph: GraphBuilder) -> int:
     """Sum of magnitudes, `|x| = 2 relu(x) - x`."""
     rectified = graph.add(Relu(), [node.value()])
     twice = multiply_constant(rectified, Constant(np.asarray(2.0)), graph)
-    return _reduced(node, graph, _sum_of(node, graph, _minus(twice, node.value(), graph)))
+    return _reduced(node, graph, _sum_of(node, graph, minus(twice, node.value(), graph)))
 
 
-@importer("ReduceSumSquare", 1, 11, 13, 18)
+@importer("ReduceSumSquare", 1, 11, 13, 18, whole=True)
 def reduce_sum_square(node: OnnxNode, graph: GraphBuilder) -> int:
     """Sum of squares."""
     return _reduced(node, graph, _sum_of(node, graph, graph.add(Square(), [node.value()])))
@@ -238,7 +254,7 @@ def reduce_log_sum_exp(node: OnnxNode, graph: GraphBuilder) -> int:
     return _reduced(node, graph, log_sum_exp(node.value(), _axes(node, graph), graph))
 
 
-@importer("ReduceProd", 1, 11, 13, 18)
+@importer("ReduceProd", 1, 11, 13, 18, whole=True)
 def reduce_prod(node: OnnxNode, graph: GraphBuilder) -> int:
     """Product, halves times halves."""
     value = node.value()

@@ -11,7 +11,8 @@ from lpverify.kernels.convolution import Window, convolve, convolve_adjoint
 from lpverify.ops.base import AffineOp, Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.linear import ROUNDING, multiply_constant
 from lpverify.ops.piecewise import maximum
-from lpverify.ops.shape import Gather, take_range
+from lpverify.ops.resample import ConvTranspose
+from lpverify.ops.shape import Gather, reshape_to, take_range
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,26 @@ def _same_pads(
 @importer("Conv", 1, 11, 22)
 def conv(node: OnnxNode, graph: GraphBuilder) -> int:
     """Convolution of any rank with constant weights and bias."""
-    kernel, bias = node.constant(1), node.optional(2)
-    value, shape = node.value(), graph.shape(node.value())
+    return convolved(node, node.value(), node.constant(1), node.optional(2), graph)
+
+
+def convolved(
+    node: OnnxNode, value: int, kernel: Constant, bias: Constant | None, graph: GraphBuilder
+) -> int:
+    """A value convolved as the attributes of a node say."""
+    shape, groups = graph.shape(value), node.attribute("group", 1)
     weight = np.ascontiguousarray(kernel.array, np.float64)
-    if weight.shape[1] * node.attribute("group", 1) != shape[1] or weight.ndim != len(shape):
+    if weight.shape[1] * groups != shape[1] or weight.ndim != len(shape):
         raise ValueError(f"weights {weight.shape}")
     window = window_of(node, weight.shape[2:], shape[2:])
     offset = error = None
     if bias is not None:
         offset = np.asarray(bias.array, np.float64).reshape(-1, *(1,) * (weight.ndim - 2))
         error = np.abs(offset) * bias.error if bias.error else None
-    op = Conv(weight, window, node.attribute("group", 1), shape, offset, kernel.error, error)
-    return graph.add(op, [value])
+    return graph.add(Conv(weight, window, groups, shape, offset, kernel.error, error), [value])
 
 
-def _pool_window(node: OnnxNode, size: tuple[int, ...]) -> Window:
+def pool_window(node: OnnxNode, size: tuple[int, ...]) -> Window:
     """The window of a pool, without `ceil_mode`."""
     window = window_of(node, tuple(node.attribute("kernel_shape")), size)
     same = node.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET", b"VALID", "VALID")
@@ -110,7 +116,7 @@ def _pool_window(node: OnnxNode, size: tuple[int, ...]) -> Window:
     return window
 
 
-def _ceil_pads(node: OnnxNode, window: Window, size: tuple[int, ...]) -> Window:
+def ceil_pads(node: OnnxNode, window: Window, size: tuple[int, ...]) -> Window:
     """With `ceil_mode`, pads after so that the last, partial window counts (it starts inside)."""
     if not node.attribute("ceil_mode", 0):
         return window
@@ -132,14 +138,20 @@ def _ceil_pads(node: OnnxNode, window: Window, size: tuple[int, ...]) -> Window:
     return replace(window, after=tuple(after))
 
 
+def window_sum(value: int, window: Window, graph: GraphBuilder) -> int:
+    """Sums over windows of each channel, zeros around the value."""
+    shape = graph.shape(value)
+    ones = np.ones((shape[1], 1, *window.kernel))
+    return graph.add(Conv(ones, window, shape[1], shape), [value])
+
+
 @importer("AveragePool", 7, 10, 11, 19, 22)
 def average_pool(node: OnnxNode, graph: GraphBuilder) -> int:
     """Mean over windows; padding counts only with `count_include_pad`, what `ceil_mode` adds never."""
     value, shape = node.value(), graph.shape(node.value())
-    plain = _pool_window(node, shape[2:])
-    window = _ceil_pads(node, plain, shape[2:])
-    ones = np.ones((shape[1], 1, *window.kernel))
-    total = graph.add(Conv(ones, window, shape[1], shape), [value])
+    plain = pool_window(node, shape[2:])
+    window = ceil_pads(node, plain, shape[2:])
+    total = window_sum(value, window, graph)
     inside = np.ones((1, 1, *shape[2:]))
     counted = window
     if node.attribute("count_include_pad", 0):
@@ -160,17 +172,17 @@ def global_average_pool(node: OnnxNode, graph: GraphBuilder) -> int:
     value, shape = node.value(), graph.shape(node.value())
     rank = len(shape) - 2
     window = Window(shape[2:], (1,) * rank, (1,) * rank, (0,) * rank, (0,) * rank)
-    total = graph.add(Conv(np.ones((shape[1], 1, *shape[2:])), window, shape[1], shape), [value])
+    total = window_sum(value, window, graph)
     return multiply_constant(total, Constant(np.asarray(1.0 / prod(shape[2:])), ROUNDING), graph)
 
 
-@importer("MaxPool", 1, 8, 10, 11, 12, 22)
+@importer("MaxPool", 1, 8, 10, 11, 12, 22, whole=True)
 def max_pool(node: OnnxNode, graph: GraphBuilder) -> int:
     """Maximum over windows, as a tree of `max(p, q) = q + relu(p - q)` over the window's positions."""
     if node.outputs > 1:
         raise UnsupportedError("the Indices output is not supported")
     value, shape = node.value(), graph.shape(node.value())
-    window = _ceil_pads(node, _pool_window(node, shape[2:]), shape[2:])
+    window = ceil_pads(node, pool_window(node, shape[2:]), shape[2:])
     if any(window.before + window.after):
         return _padded_max_pool(value, window, graph)
     views = window.views(shape[2:])
@@ -211,3 +223,19 @@ def _pool_axis(value: int, axis: int, window: Window, graph: GraphBuilder) -> in
             indices.append(here if 0 <= here < size else inside[0])
         positions.append(graph.add(Gather(tuple(indices), axis + 2, shape), [value]))
     return maximum(positions, graph)
+
+
+@importer("Col2Im", 18)
+def col2im(node: OnnxNode, graph: GraphBuilder) -> int:
+    """Adds up blocks, one a column, where they lie in an image: one-hot kernels, transposed."""
+    value, (count, rows, columns) = node.value(), graph.shape(node.value())
+    image, block = (tuple(int(n) for n in node.constant(i).array.reshape(-1)) for i in (1, 2))
+    window, size = window_of(node, block, image), prod(block)
+    places = window.output_size(image)
+    if rows % size or prod(places) != columns or min(places) < 1:
+        raise ValueError(f"{rows} by {columns} elements for blocks of {block} in {image}")
+    channels = rows // size
+    weight = np.tile(np.eye(size), (channels, 1)).reshape(rows, 1, *block)
+    shape = (count, rows, *places)
+    op = ConvTranspose(weight, window, channels, shape, image)
+    return graph.add(op, [reshape_to(value, shape, graph)])

@@ -8,6 +8,7 @@ import numpy as np
 from lpverify.errors import UnsupportedError
 from lpverify.interval import LIBRARY, Array, namespace
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
+from lpverify.ops.grouping import by_number
 from lpverify.ops.linear import align, multiply_constant
 from lpverify.ops.smooth import Piece, Profile, SmoothOp, register
 
@@ -184,26 +185,76 @@ class Power(SmoothOp):
         return (LIBRARY * self.exponent) * namespace(slope).abs(slope)
 
 
+@dataclass(frozen=True)
+class RealPower(SmoothOp):
+    """`x^exponent` for any exponent but 0 and 1; boxes with negative numbers are unbounded.
+
+    Attributes:
+        doubt: Relative error of the exponent, at most 2^-52.
+    """
+
+    exponent: float
+    doubt: float = 0.0
+
+    @property
+    def profile(self) -> Profile:
+        return Profile(CONCAVE if 0 < self.exponent < 1 else CONVEX, span=POSITIVE)
+
+    def forward(self, *xs: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return xs[0] ** self.exponent
+
+    def slope(self, x: Array, piece: int) -> Array:
+        with np.errstate(all="ignore"):
+            return self.exponent * x ** (self.exponent - 1)
+
+    def inverse(self, slope: Array, piece: Piece) -> Array:
+        return (slope / self.exponent) ** (1 / (self.exponent - 1))
+
+    def error(self, x: Array, y: Array) -> Array:
+        """`x^(p + d) - x^p` is about `d log(x) x^p`."""
+        xp = namespace(y)
+        return (LIBRARY + 4 * self.doubt * abs(self.exponent) * self._logarithm(x)) * xp.abs(y)
+
+    def slope_error(self, x: Array, slope: Array) -> Array:
+        """The same for the exponent and for 1 less, which is rounded."""
+        xp = namespace(slope)
+        return LIBRARY * (4 + 4 * (1 + abs(self.exponent)) * self._logarithm(x)) * xp.abs(slope)
+
+    @staticmethod
+    def _logarithm(x: Array) -> Array:
+        """That of a float64, or more."""
+        xp = namespace(x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return xp.clip(xp.abs(xp.log(x)), None, 1e3)
+
+    def defined(self, low: Array, high: Array) -> Array:
+        return low >= 0 if self.exponent > 0 else low > 0
+
+
 register("Exp", Exp(), 6, 13)
 register("Log", Log(), 6, 13)
 register("Sqrt", Sqrt(), 6, 13)
 register("Reciprocal", Reciprocal(), 6, 13)
 
 
-@importer("Pow", 7, 12, 13, 15)
+@importer("Pow", 7, 12, 13, 15, whole=True)
 def pow_(node: OnnxNode, graph: GraphBuilder) -> int:
-    """A constant exponent, one for all elements, or a positive constant base."""
+    """Constant exponents, or a positive constant base."""
     if isinstance(node.operand(0), Constant):
         return _exponential(node, graph)
-    exponent = node.constant(1)
-    if exponent.error or exponent.array.size != 1:
-        raise UnsupportedError("only one exact exponent for all elements is supported")
-    result = power(node.value(), float(exponent.array.reshape(())), graph)
-    return align(result, exponent.array.shape, graph)
+    exponent, value = node.constant(1), node.value()
+    if exponent.error:
+        raise UnsupportedError("only exact exponents are supported")
+    value = align(value, exponent.array.shape, graph)
+    numbers = np.asarray(exponent.array, np.float64)
+    if node.whole(0) and not ((numbers == np.round(numbers)) & (numbers >= 0)).all():
+        raise UnsupportedError("a power that is not whole is rounded to the type of its base")
+    return by_number(value, numbers, lambda part, number: power(part, number, graph), graph)
 
 
 def power(value: int, exponent: float, graph: GraphBuilder) -> int:
-    """`x^exponent` for whole exponents and halves that are roots."""
+    """`x^exponent`; negative x for whole exponents of up to `MOST_FACTORS` only."""
     if exponent == 0:
         shape = graph.shape(value)
         return graph.constant(Constant(np.ones(shape)), shape)
@@ -212,8 +263,8 @@ def power(value: int, exponent: float, graph: GraphBuilder) -> int:
     known: dict[float, SmoothOp] = {0.5: Sqrt(), -0.5: InverseSqrt(), -1.0: Reciprocal(), 2.0: Square()}
     if exponent in known:
         return graph.add(known[exponent], [value])
-    if exponent != int(exponent) or abs(exponent) > MOST_FACTORS:
-        raise UnsupportedError(f"exponent {exponent} is not supported")
+    if exponent != round(exponent) or abs(exponent) > MOST_FACTORS:
+        return graph.add(RealPower(exponent), [value])
     if exponent < 0:
         return graph.add(Reciprocal(), [power(value, -exponent, graph)])
     return graph.add(Power(int(exponent)), [value])
@@ -223,6 +274,6 @@ def _exponential(node: OnnxNode, graph: GraphBuilder) -> int:
     """`base^x = e^(x log base)`."""
     base = node.constant(0)
     array = np.asarray(base.array, np.float64)
-    if base.error or not (array > 0).all():
-        raise UnsupportedError("only exact positive bases are supported")
+    if base.error or node.whole(0) or not (array > 0).all():
+        raise UnsupportedError("only exact positive bases of floats are supported")
     return graph.add(Exp(), [multiply_constant(node.value(1), Constant(np.log(array), LIBRARY), graph)])

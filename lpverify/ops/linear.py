@@ -1,4 +1,4 @@
-"""Affine ops with weights: matrix products, scaling by constants, sums of values."""
+"""Affine ops with weights: matrix products, scaling by constants, sums of values; and their builders."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from lpverify.errors import UnsupportedError
 from lpverify.interval import (
     Array,
     Box,
+    add_down,
+    add_up,
     gamma,
     namespace,
     negative_part,
@@ -22,8 +24,8 @@ from lpverify.interval import (
     tiny,
     unit_roundoff,
 )
-from lpverify.ops.base import AffineOp, Constant, GraphBuilder, OnnxNode, Op, importer
-from lpverify.ops.shape import Transpose, broadcast_to, reshape_to
+from lpverify.ops.base import AffineOp, Constant, GraphBuilder, Op
+from lpverify.ops.shape import broadcast_to
 
 ROUNDING = 2.0**-52  # relative error of one or two operations on exact double constants
 
@@ -184,9 +186,9 @@ class Combine(AffineOp):
         lower = upper = None
         for sign, box in zip(self.signs, boxes, strict=True):
             low, high = (box.lower, box.upper) if sign > 0 else (-box.upper, -box.lower)
-            lower = low if lower is None else round_down(lower + low)
-            upper = high if upper is None else round_up(upper + high)
-        return lower, upper
+            lower = low if lower is None else add_down(lower, low)
+            upper = high if upper is None else add_up(upper, high)
+        return sound_box(lower, upper)
 
     @property
     def terms(self) -> tuple[int, int]:
@@ -255,22 +257,6 @@ def align(value: int, other: tuple[int, ...], graph: GraphBuilder) -> int:
     return broadcast_to(value, np.broadcast_shapes(graph.shape(value), other), graph)
 
 
-@importer("Gemm", 7, 9, 11, 13, whole=True)
-def gemm(node: OnnxNode, graph: GraphBuilder) -> int:
-    """`alpha A' B' + beta C` with A or B constant."""
-    beta, c = node.attribute("beta", 1.0), node.operand(2)
-    value = _gemm_product(node, graph)
-    if c is None or beta == 0.0:
-        return value
-    if isinstance(c, Constant):
-        offset = scaled(c, beta)
-        if np.broadcast_shapes(offset.array.shape, graph.shape(value)) != graph.shape(value):
-            raise ValueError("C does not broadcast to the product")
-        return graph.add(shift(offset.array, offset.error), [value])
-    term = c if beta == 1.0 else multiply_constant(c, Constant(np.asarray(beta)), graph)
-    return graph.add(Combine((1, 1)), [value, broadcast_to(term, graph.shape(value), graph)])
-
-
 def scaled(constant: Constant, factor: float) -> Constant:
     """`factor * constant` with its error."""
     array = np.asarray(constant.array, np.float64)
@@ -278,102 +264,6 @@ def scaled(constant: Constant, factor: float) -> Constant:
         return Constant(array, constant.error)
     product = checked(array * factor, (array == 0) | (factor == 0))
     return Constant(np.asarray(product), constant.error + ROUNDING)
-
-
-def _gemm_product(node: OnnxNode, graph: GraphBuilder) -> int:
-    """`alpha A' B'`."""
-    alpha, turn = node.attribute("alpha", 1.0), [node.attribute("transA", 0), node.attribute("transB", 0)]
-    left = isinstance(node.operand(0), Constant)
-    value, constant = node.value(int(left)), scaled(node.constant(int(not left)), alpha)
-    weight = constant.array.T if turn[not left] else constant.array
-    if turn[left]:
-        value = graph.add(Transpose((1, 0)), [value])
-    if left:
-        return graph.add(MatMulConstant(weight, True, graph.shape(value), constant.error), [value])
-    return graph.add(dense_or_sparse(weight.T, None, constant.error), [value])
-
-
-def multiply_matrix(value: int, constant: Constant, left: bool, graph: GraphBuilder) -> int:
-    """`constant @ value` with `left`, else `value @ constant`, by ONNX's rule for vectors and stacks."""
-    if not left and constant.array.ndim == 2:
-        return graph.add(dense_or_sparse(constant.array.T, None, constant.error), [value])
-    return _stacked(value, constant, left, graph)
-
-
-def _stacked(value: int, constant: Constant, left: bool, graph: GraphBuilder) -> int:
-    weight = np.asarray(constant.array, np.float64)
-    shape = graph.shape(value)
-    if len(shape) == 1:
-        return _vector_product(value, constant, left, graph)
-    if weight.ndim == 1:  # ONNX: a vector is a row (left) or a column (right), then dropped
-        weight = weight[None, :] if left else weight[:, None]
-        op = MatMulConstant(weight, left, shape, constant.error)
-        result = graph.add(op, [value])
-        squeezed = list(graph.shape(result))
-        del squeezed[-2 if left else -1]
-        return reshape_to(result, squeezed, graph)
-    lead = np.broadcast_shapes(shape[:-2], weight.shape[:-2])
-    value = broadcast_to(value, (*lead, *shape[-2:]), graph)
-    return graph.add(MatMulConstant(weight, left, graph.shape(value), constant.error), [value])
-
-
-def _vector_product(value: int, constant: Constant, left: bool, graph: GraphBuilder) -> int:
-    """A one-dimensional value times a constant vector or matrix."""
-    weight = np.asarray(constant.array, np.float64)
-    if weight.ndim == 1:
-        total = graph.add(Linear(weight[None, :], None, constant.error), [value])
-        return reshape_to(total, (), graph)
-    if weight.ndim > 2:
-        raise UnsupportedError("a vector times a stack of matrices")
-    return graph.add(dense_or_sparse(weight if left else weight.T, None, constant.error), [value])
-
-
-def _binary(node: OnnxNode, graph: GraphBuilder, sign: int) -> int:
-    """`first + sign * second`, either possibly constant."""
-    first, second = node.operand(0), node.operand(1)
-    if isinstance(first, Constant):
-        value = align(node.value(1), first.array.shape, graph)
-        return graph.add(shift(np.asarray(first.array, np.float64), first.error, sign), [value])
-    if isinstance(second, Constant):
-        value = align(node.value(0), second.array.shape, graph)
-        return graph.add(shift(sign * np.asarray(second.array, np.float64), second.error), [value])
-    one, two = node.value(0), node.value(1)
-    one, two = align(one, graph.shape(two), graph), align(two, graph.shape(one), graph)
-    return graph.add(Combine((1, sign)), [one, two])
-
-
-@importer("Add", 7, 13, 14, whole=True)
-def add(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Sum of two operands."""
-    return _binary(node, graph, 1)
-
-
-@importer("Sub", 7, 13, 14, whole=True)
-def sub(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Difference of two operands."""
-    return _binary(node, graph, -1)
-
-
-@importer("Sum", 8, 13, whole=True)
-def sum_values(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Sum of any number of operands."""
-    total = None
-    for i in range(len(node.operands)):
-        operand = node.operand(i)
-        term = graph.constant(operand, node.shapes[i]) if isinstance(operand, Constant) else node.value(i)
-        if total is None:
-            total = term
-            continue
-        total, term = align(total, graph.shape(term), graph), align(term, graph.shape(total), graph)
-        total = graph.add(Combine((1, 1)), [total, term])
-    assert total is not None
-    return total
-
-
-@importer("Neg", 1, 6, 13, whole=True)
-def neg(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Negation."""
-    return graph.add(Combine((-1,)), [node.value()])
 
 
 def multiply_constant(value: int, constant: Constant, graph: GraphBuilder) -> int:
@@ -394,21 +284,3 @@ def divide_constant(value: int, divisor: Constant, graph: GraphBuilder) -> int:
     exact = bool((np.frexp(array)[0] == np.copysign(0.5, array)).all())  # powers of two
     error = 2 * divisor.error + (0.0 if exact else ROUNDING)
     return multiply_constant(value, Constant(inverse, error), graph)
-
-
-@importer("BatchNormalization", 7, 9, 14, 15)
-def batch_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Inference form: `gamma (x - mean) / sqrt(variance + epsilon) + beta`, one factor a channel."""
-    if node.attribute("training_mode", 0) or not node.attribute("spatial", 1):
-        raise UnsupportedError("training_mode and spatial=0 are not supported")
-    operands = [node.constant(i) for i in range(1, 5)]
-    gamma, beta, mean, variance = (np.asarray(c.array, np.float64) for c in operands)
-    spread = variance + float(np.float32(node.attribute("epsilon", 1e-5)))
-    if any(c.error for c in operands) or not (spread > 0).all():
-        raise UnsupportedError("computed operands and variances not above -epsilon are not supported")
-    shape = (node.shapes[0][1],) + (1,) * (len(node.shapes[0]) - 2)
-    scale = checked(gamma / np.sqrt(spread), gamma == 0)
-    offset = beta - mean * scale
-    error = (np.abs(mean * scale) * 8 + np.abs(offset) * 2) * 2.0**-53 + 1e-300
-    op = Scale(scale.reshape(shape), offset.reshape(shape), 4 * ROUNDING, error.reshape(shape))
-    return graph.add(op, [node.value()])

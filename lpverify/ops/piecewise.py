@@ -16,7 +16,9 @@ import numpy as np
 from lpverify.errors import UnsupportedError
 from lpverify.interval import Array, Box, namespace, positive_part, round_up, tiny, unit_roundoff
 from lpverify.ops.base import Constant, ElementwiseOp, GraphBuilder, Lines, OnnxNode, importer
+from lpverify.ops.bilinear import product
 from lpverify.ops.linear import ROUNDING, Combine, align, multiply_constant, shift
+from lpverify.ops.shape import operand_value
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,19 @@ def clip(node: OnnxNode, graph: GraphBuilder) -> int:
     for index, name, sign in ((1, "min", -1), (2, "max", 1)):
         end, number = node.optional(index), node.attribute(name)
         end = Constant(np.asarray(number, np.float32)) if end is None and number is not None else end
-        if end is not None and (sign * end.array >= np.finfo(end.array.dtype).max).all():
-            end = None  # beyond the type's range: no element reaches it
+        if end is not None and _is_last(end.array, sign):
+            end = None  # no element is beyond it
         ends.append(end)
     return clip_value(node.value(), ends[0], ends[1], graph)
+
+
+def _is_last(end: np.ndarray, sign: int) -> bool:
+    """Whether all are the largest or, with sign -1, the smallest number of their type."""
+    if end.dtype.kind in "iu":
+        span = np.iinfo(end.dtype)
+        return bool((end == (span.max if sign > 0 else span.min)).all())
+    limit = np.finfo(end.dtype).max if end.dtype.kind == "f" else np.inf
+    return bool((sign * end.astype(np.float64) >= float(limit)).all())
 
 
 def maximum(values: Sequence[int], graph: GraphBuilder) -> int:
@@ -137,13 +148,13 @@ def _extreme(node: OnnxNode, graph: GraphBuilder, sign: int) -> int:
     return result if sign > 0 else graph.add(Combine((-1,)), [result])
 
 
-@importer("Max", 8, 12, 13, whole=True)
+@importer("Max", 6, 8, 12, 13, whole=True)
 def max_(node: OnnxNode, graph: GraphBuilder) -> int:
     """Elementwise maximum of any number of operands."""
     return _extreme(node, graph, 1)
 
 
-@importer("Min", 8, 12, 13, whole=True)
+@importer("Min", 6, 8, 12, 13, whole=True)
 def min_(node: OnnxNode, graph: GraphBuilder) -> int:
     """`-max(-x, ...)`."""
     return _extreme(node, graph, -1)
@@ -151,12 +162,14 @@ def min_(node: OnnxNode, graph: GraphBuilder) -> int:
 
 @importer("PRelu", 7, 9, 16)
 def prelu(node: OnnxNode, graph: GraphBuilder) -> int:
-    """`s x + (1 - s) relu(x)` with constant slopes."""
-    slope = node.constant(1)
-    value = align(node.value(), slope.array.shape, graph)
-    array = np.asarray(slope.array, np.float64)
+    """`s x + (1 - s) relu(x)`, or `relu(x) - s relu(-x)` with slopes that are not exact constants."""
+    slope = node.operand(1)
+    value = align(operand_value(node, 0, graph), node.shapes[1], graph)
     rectified = graph.add(Relu(), [value])
-    if slope.error:
-        raise UnsupportedError("slopes that are themselves computed are not supported")
-    rest = multiply_constant(rectified, Constant(1.0 - array, ROUNDING), graph)
-    return graph.add(Combine((1, 1)), [multiply_constant(value, slope, graph), rest])
+    if isinstance(slope, Constant) and not slope.error:
+        rest = Constant(1.0 - np.asarray(slope.array, np.float64), ROUNDING)
+        terms = [multiply_constant(value, slope, graph), multiply_constant(rectified, rest, graph)]
+        return graph.add(Combine((1, 1)), terms)
+    below = graph.add(Relu(), [graph.add(Combine((-1,)), [value])])
+    below = product(below, operand_value(node, 1, graph), graph)
+    return graph.add(Combine((1, -1)), [rectified, below])

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from lpverify.ops.arithmetic import sum_values
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
-from lpverify.ops.linear import ROUNDING, Combine, Sum, multiply_constant, sum_values
+from lpverify.ops.linear import ROUNDING, Combine, Sum, multiply_constant
 from lpverify.ops.piecewise import maximum
 from lpverify.ops.shape import Concat, reshape_to, take_range
 
@@ -93,7 +94,7 @@ def global_max_pool(node: OnnxNode, graph: GraphBuilder) -> int:
     return value
 
 
-@importer("Mean", 8, 13)
+@importer("Mean", 6, 8, 13)
 def mean(node: OnnxNode, graph: GraphBuilder) -> int:
     """Mean of any number of operands."""
     total = sum_values(node, graph)

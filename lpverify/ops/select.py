@@ -11,7 +11,7 @@ import numpy as np
 
 from lpverify.errors import UnsupportedError
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
-from lpverify.ops.shape import Concat, Gather, Pad, Transpose, reshape_to, take_range
+from lpverify.ops.shape import Concat, Gather, Pad, Transpose, operand_value, reshape_to, take_range
 
 
 def pick(sources: Sequence[int], numbers: np.ndarray, graph: GraphBuilder) -> int:
@@ -27,17 +27,12 @@ def pick(sources: Sequence[int], numbers: np.ndarray, graph: GraphBuilder) -> in
     return reshape_to(value, numbers.shape, graph)
 
 
-def _numbers(shape: Sequence[int], start: int = 0) -> np.ndarray:
+def numbered(shape: Sequence[int], start: int = 0) -> np.ndarray:
+    """The numbers of a value's elements."""
     return np.arange(start, start + prod(shape)).reshape(shape)
 
 
-def _source(node: OnnxNode, index: int, graph: GraphBuilder) -> int:
-    """An operand as a value, constant or not."""
-    operand = node.operand(index)
-    return graph.constant(operand, node.shapes[index]) if isinstance(operand, Constant) else node.value(index)
-
-
-def _grid(indices: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
+def grid(indices: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
     """Positions whose coordinate along one axis is replaced by the indices."""
     axis = axis % indices.ndim
     positions = np.indices(indices.shape)
@@ -53,49 +48,15 @@ def wrapped(indices: np.ndarray, size: int) -> tuple[int, ...]:
     return tuple((np.asarray(indices, np.int64).reshape(-1) % size).tolist())
 
 
-@importer("Gather", 1, 11, 13, whole=True)
-def gather(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Constant indices along one axis; their shape replaces the axis."""
-    value, indices = node.value(), node.constant(1).array
-    have = graph.shape(value)
-    axis = node.attribute("axis", 0) % len(have)
-    chosen = wrapped(indices, have[axis])
-    if chosen == tuple(range(chosen[0], chosen[0] + len(chosen))):
-        result = take_range(value, axis, range(chosen[0], chosen[0] + len(chosen)), graph)
-    else:
-        result = graph.add(Gather(chosen, axis, have), [value])
-    return reshape_to(result, (*have[:axis], *indices.shape, *have[axis + 1 :]), graph)
-
-
-@importer("GatherElements", 11, 13, whole=True)
-def gather_elements(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Elements with one coordinate from constant indices."""
-    indices = node.constant(1).array
-    numbers = _numbers(graph.shape(node.value()))
-    return pick([node.value()], numbers[_grid(indices, node.attribute("axis", 0))], graph)
-
-
-@importer("GatherND", 11, 12, 13, whole=True)
-def gather_nd(node: OnnxNode, graph: GraphBuilder) -> int:
-    """Slices at constant index tuples."""
-    indices, shape = node.constant(1).array, graph.shape(node.value())
-    batch = node.attribute("batch_dims", 0)
-    blocks = _numbers(shape).reshape(-1, *shape[batch:])
-    rows = indices.reshape(len(blocks), *indices.shape[batch:])
-    found = [block[tuple(np.moveaxis(row, -1, 0))] for block, row in zip(blocks, rows, strict=True)]
-    result = np.stack(found).reshape(*indices.shape[:-1], *shape[batch + indices.shape[-1] :])
-    return pick([node.value()], result, graph)
-
-
 def _scatter(node: OnnxNode, graph: GraphBuilder, positions: tuple[np.ndarray, ...]) -> int:
     """The first operand with elements replaced by those of the third."""
     reduction = node.attribute("reduction", b"none")
     if reduction not in (b"none", "none"):
         raise UnsupportedError(f"reduction={reduction} is not supported")
-    data, updates = _source(node, 0, graph), _source(node, 2, graph)
-    result = _numbers(graph.shape(data))
+    data, updates = (operand_value(node, i, graph) for i in (0, 2))
+    result = numbered(graph.shape(data))
     size = result.size
-    result[positions] = _numbers(graph.shape(updates), size)
+    result[positions] = numbered(graph.shape(updates), size)
     if np.count_nonzero(result >= size) != prod(graph.shape(updates)):
         raise UnsupportedError("duplicate indices: which update counts is not defined")
     return pick([data, updates], result, graph)
@@ -105,22 +66,13 @@ def _scatter(node: OnnxNode, graph: GraphBuilder, positions: tuple[np.ndarray, .
 @importer("ScatterElements", 11, 13, 16, 18, whole=True)
 def scatter_elements(node: OnnxNode, graph: GraphBuilder) -> int:
     """Writes elements at constant indices along one axis."""
-    return _scatter(node, graph, _grid(node.constant(1).array, node.attribute("axis", 0)))
+    return _scatter(node, graph, grid(node.constant(1).array, node.attribute("axis", 0)))
 
 
 @importer("ScatterND", 11, 13, 16, 18, whole=True)
 def scatter_nd(node: OnnxNode, graph: GraphBuilder) -> int:
     """Writes slices at constant index tuples."""
     return _scatter(node, graph, tuple(np.moveaxis(node.constant(1).array, -1, 0)))
-
-
-@importer("Where", 9, 16, whole=True)
-def where(node: OnnxNode, graph: GraphBuilder) -> int:
-    """One of two operands, by a constant condition."""
-    condition = node.constant(0).array
-    first, second = _source(node, 1, graph), _source(node, 2, graph)
-    one = _numbers(graph.shape(first))
-    return pick([first, second], np.where(condition, one, _numbers(graph.shape(second), one.size)), graph)
 
 
 @importer("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25, whole=True)

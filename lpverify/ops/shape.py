@@ -231,6 +231,12 @@ def reshape_to(value: int, shape: Sequence[int], graph: GraphBuilder) -> int:
     return value if have == want else graph.add(Reshape(want, have), [value])
 
 
+def operand_value(node: OnnxNode, index: int, graph: GraphBuilder) -> int:
+    """An operand as a value, constant or not."""
+    operand = node.operand(index)
+    return graph.constant(operand, node.shapes[index]) if isinstance(operand, Constant) else node.value(index)
+
+
 @importer("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25, whole=True)
 def identity(node: OnnxNode, graph: GraphBuilder) -> int:
     """The operand itself."""

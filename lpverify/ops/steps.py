@@ -1,4 +1,4 @@
-"""Functions that jump: sign and rounding to whole numbers.
+"""Functions that jump: comparison with zero, sign, rounding to whole numbers.
 
 They rise in steps. With a slope `s >= 0` the least of `f(x) - s x` is at the right end of a step, the largest
 at the left end of one; as the ends of inner steps are on a straight line, the first and the last jump in the
@@ -40,8 +40,8 @@ class StepOp(ElementwiseOp):
         """The first and the last jump in a box; the first is above the last if there is none."""
 
     @abstractmethod
-    def sides(self, jump: Array) -> tuple[Array, Array]:
-        """Limits from the left and from the right at a jump."""
+    def sides(self, point: Array) -> tuple[Array, Array]:
+        """Limits from the left and from the right at any point: splits are not only at jumps."""
 
     def straight(self, low: Array, high: Array) -> Array:
         """Mask of the boxes in which the ends of inner steps are on a straight line."""
@@ -52,12 +52,25 @@ class StepOp(ElementwiseOp):
         return self.forward(boxes[0].lower), self.forward(boxes[0].upper)
 
     def derivative(self, x: Array) -> Array:
-        return namespace(x).zeros_like(x)
+        """A straight-through estimate for attacks: the staircase as the line along it."""
+        return namespace(x).ones_like(x)
 
     def unstable(self, box: Box) -> Array:
         """More than one step."""
         first, last = self.jumps(box.lower, box.upper)
         return first <= last
+
+    def split_points(self, low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
+        """The jumps next to the middle; without one inside of the box the end at which there is one.
+
+        At a jump at an end one half is that point alone, and the other one the box without it. With jumps
+        at both ends the middle comes first: a half that lacks one end would not look smaller otherwise.
+        """
+        middle = 0.5 * low + 0.5 * high
+        inner = [self.jumps(low, middle)[1], self.jumps(middle, high)[0]]
+        after, before = self.sides(low)[1] > self.forward(low), self.sides(high)[0] < self.forward(high)
+        end = np.where(after & before, middle, np.where(after, low, np.where(before, high, np.nan)))
+        return [*(np.where((low < jump) & (jump < high), jump, np.nan) for jump in inner), end]
 
     def first_alpha(self, lines: Lines) -> Array:
         return 0.5 * namespace(lines.lower_slope).astype(lines.lower_slope > 0, lines.lower_slope.dtype)
@@ -85,6 +98,13 @@ class StepOp(ElementwiseOp):
             steep, top = _Side(-1, above, ends[1]).line(middle, usable, None, like)
             lower = to_type(slope, like), to_type_down(intercept, like)
             return Lines(*lower, to_type(steep, like), to_type_up(top, like))
+
+
+def bump(x: Array) -> Array:
+    """A smooth stand-in for the derivative of one jump at zero, as wide as the values usually are."""
+    xp = namespace(x)
+    scale = xp.mean(xp.abs(x)) + tiny(x)
+    return 1.0 / (scale * (1.0 + (x / scale) ** 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +152,9 @@ class Sign(StepOp):
     def forward(self, *xs: Array) -> Array:
         return namespace(xs[0]).sign(xs[0])
 
+    def derivative(self, x: Array) -> Array:
+        return bump(x)
+
     def jumps(self, low: Array, high: Array) -> tuple[Array, Array]:
         """At zero."""
         xp = namespace(low)
@@ -139,9 +162,36 @@ class Sign(StepOp):
         first = xp.where((low <= 0) & (high >= 0), zero, xp.ones_like(low))
         return first, zero
 
-    def sides(self, jump: Array) -> tuple[Array, Array]:
-        one = namespace(jump).ones_like(jump)
-        return -one, one
+    def sides(self, point: Array) -> tuple[Array, Array]:
+        xp = namespace(point)
+        one = xp.ones_like(point)
+        return xp.where(point > 0, one, -one), xp.where(point < 0, -one, one)
+
+
+@dataclass(frozen=True)
+class Heaviside(StepOp):
+    """0 below zero, 1 above; at zero 1 if `closed`, else 0."""
+
+    closed: bool
+
+    def forward(self, *xs: Array) -> Array:
+        xp = namespace(xs[0])
+        above = xs[0] >= 0 if self.closed else xs[0] > 0
+        return xp.where(xs[0] == xs[0], xp.astype(above, xs[0].dtype), xs[0])
+
+    def derivative(self, x: Array) -> Array:
+        return bump(x)
+
+    def jumps(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """At zero, unless the box is on the side that has it."""
+        xp = namespace(low)
+        zero = xp.zeros_like(low)
+        inside = (low < 0) & (high >= 0) if self.closed else (low <= 0) & (high > 0)
+        return xp.where(inside, zero, xp.ones_like(low)), zero
+
+    def sides(self, point: Array) -> tuple[Array, Array]:
+        xp = namespace(point)
+        return xp.astype(point > 0, point.dtype), xp.astype(point >= 0, point.dtype)
 
 
 @dataclass(frozen=True)
@@ -155,8 +205,8 @@ class Floor(StepOp):
         """At whole numbers."""
         return namespace(low).ceil(low), namespace(low).floor(high)
 
-    def sides(self, jump: Array) -> tuple[Array, Array]:
-        return jump - 1, jump
+    def sides(self, point: Array) -> tuple[Array, Array]:
+        return namespace(point).ceil(point) - 1, namespace(point).floor(point)
 
 
 @dataclass(frozen=True)
@@ -173,9 +223,10 @@ class Trunc(StepOp):
         one = xp.ones_like(low)
         return xp.where(first == 0, one, first), xp.where(last == 0, -one, last)
 
-    def sides(self, jump: Array) -> tuple[Array, Array]:
-        above = namespace(jump).astype(jump > 0, jump.dtype)
-        return jump - above, jump + (1 - above)
+    def sides(self, point: Array) -> tuple[Array, Array]:
+        xp = namespace(point)
+        low, high = xp.floor(point), xp.ceil(point)
+        return xp.where(point > 0, high - 1, high), xp.where(point < 0, low + 1, low)
 
     def straight(self, low: Array, high: Array) -> Array:
         """On one side of zero."""
@@ -194,8 +245,10 @@ class Round(StepOp):
         xp = namespace(low)
         return xp.ceil(low - 0.5) + 0.5, xp.floor(high - 0.5) + 0.5
 
-    def sides(self, jump: Array) -> tuple[Array, Array]:
-        return jump - 0.5, jump + 0.5
+    def sides(self, point: Array) -> tuple[Array, Array]:
+        """By halves: adding 0.5 to the point itself could round."""
+        xp = namespace(point)
+        return xp.ceil((xp.ceil(2 * point) - 1) / 2), xp.floor((xp.floor(2 * point) + 1) / 2)
 
 
 @importer("Sign", 9, 13, whole=True)

@@ -1,6 +1,6 @@
 """Branching rules: an evaluated subproblem -> the split that should help most, or None."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -77,10 +77,20 @@ def mixed_split(problem: Problem, item: Subproblem, evaluation: Evaluation, i: i
     A handful of unstable ReLUs ends in a few LPs, while bisection has to resolve the kinks between them
     (exact enumeration: Bak 2021, NFM, section 4). The same is true of steps.
     """
-    split = None
-    if unstable_neurons(evaluation, i) <= ENUMERATE:
-        split = neuron_split(evaluation, i, worst_row(problem, item, evaluation, i), (Relu, StepOp))
-    return split or input_bisection(problem, item, evaluation, i)
+    counts = open_counts(evaluation, i)
+    first = _not_behind_steps(problem.network, counts)
+    if sum(counts[k] for k in first) <= ENUMERATE:
+        row = worst_row(problem, item, evaluation, i)
+        split = neuron_split(evaluation, i, row, (Relu, StepOp), first)
+        if split is not None:
+            return split
+    return input_bisection(problem, item, evaluation, i)
+
+
+def _not_behind_steps(network: Network, counts: Mapping[int, int]) -> list[int]:
+    """Open nodes that depend on no other open step: what is behind one is open because of it."""
+    steps = {k for k in counts if isinstance(network.nodes[k].op, StepOp)}
+    return [k for k in counts if not (steps - {k}) & network.ancestors[k]]
 
 
 def neurons_first(problem: Problem, item: Subproblem, evaluation: Evaluation, i: int) -> Split | None:
@@ -89,21 +99,21 @@ def neurons_first(problem: Problem, item: Subproblem, evaluation: Evaluation, i:
     return split or input_bisection(problem, item, evaluation, i)
 
 
-def unstable_neurons(evaluation: Evaluation, i: int) -> int:
-    """Elements of nonlinear nodes that are not linear over the boxes of one batch entry."""
-    frame, count = evaluation.frame.entry(i), 0
+def open_counts(evaluation: Evaluation, i: int) -> dict[int, int]:
+    """For each node that is not linear over the boxes of one batch entry how many elements are not."""
+    frame, counts = evaluation.frame.entry(i), {}
     for k, node in enumerate(frame.network.nodes):
         if isinstance(node.op, ElementwiseOp):
-            count += int(open_elements(frame, k).sum())
+            counts[k] = int(open_elements(frame, k).sum())
         elif isinstance(node.op, BilinearOp):
             # A product is linear when one factor is a point.
             boxes = (frame.boxes[j] for j in node.inputs)
-            count += all(bool((box.lower < box.upper).any()) for box in boxes)
+            counts[k] = int(all(bool((box.lower < box.upper).any()) for box in boxes))
         elif isinstance(node.op, IntervalOp):
-            count += bool((frame.boxes[k].lower < frame.boxes[k].upper).any())
-    return count
+            counts[k] = int((frame.boxes[k].lower < frame.boxes[k].upper).any())
+    return {k: count for k, count in counts.items() if count}
 
 
 def all_linear(evaluation: Evaluation, i: int) -> bool:
     """Whether every nonlinear node is linear over the boxes of one batch entry."""
-    return unstable_neurons(evaluation, i) == 0
+    return not open_counts(evaluation, i)

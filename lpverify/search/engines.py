@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from lpverify.bounds.evaluate import Arithmetic, double_precision
+from lpverify.bounds.forward import NEGLIGIBLE
 from lpverify.config import Config
 from lpverify.interval import Array
 from lpverify.multipliers import Effort, Method, Schedule
@@ -20,6 +21,7 @@ FORWARD_BESIDE, FORWARD_ALONE = (
     32.0,
     200.0,
 )  # gains from which a forward pass helps, or replaces, backward ones
+BATCH_ELEMENTS = 200_000  # elements of nonlinear nodes in one batch; without backward bounds ten times that
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 
@@ -50,14 +52,17 @@ def choose_arithmetic(problem: Problem, config: Config) -> Arithmetic:
     return double_precision(problem, config.max_coefficients)
 
 
-def backward_budget(config: Config, share: float) -> float:
-    """Multiplications that one pass of backward bounds may take: a share of the time left."""
-    return WORK_PER_SECOND * share * min(config.deadline.remaining, 1e6)
+def bounding_effort(problem: Problem, config: Config, share: float) -> Effort:
+    """Forward and backward bounds as they pay; backward ones may take a share of the time left."""
+    budget, gain = WORK_PER_SECOND * share * min(config.deadline.remaining, 1e6), forward_gain(problem)
+    method: Method = "ibp" if gain >= FORWARD_ALONE else "crown"
+    return Effort(method, budget=budget, forward=gain >= FORWARD_BESIDE)
 
 
 def free_inputs(problem: Problem) -> int:
-    """The most inputs that have a range in any case."""
-    return max((int((c.box.upper > c.box.lower).sum()) for c in problem.cases), default=0)
+    """The most inputs that have a range in any case; beside the widest, a rounded number has none."""
+    widths = (c.box.upper - c.box.lower for c in problem.cases)
+    return max((int((w > NEGLIGIBLE * w.max()).sum()) for w in widths), default=0)
 
 
 def forward_gain(problem: Problem) -> float:
@@ -69,13 +74,12 @@ def forward_gain(problem: Problem) -> float:
 
 def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:
     """Input bisection where few inputs are free, splits of neurons otherwise."""
-    network, free = problem.network, free_inputs(problem)
-    budget, gain = backward_budget(config, NODE_SHARE), forward_gain(problem)
-    method: Method = "ibp" if gain >= FORWARD_ALONE else "crown"
-    backward = Effort(method, budget=budget, forward=gain >= FORWARD_BESIDE)
+    network = problem.network
+    backward = bounding_effort(problem, config, NODE_SHARE)
     neurons = sum(int(np.prod(network.nodes[k].shape)) for k in network.activations)
-    if free <= config.input_split_limit:
-        batch = int(np.clip(200_000 // max(1, neurons), 1, 256))
+    if free_inputs(problem) <= config.input_split_limit:
+        size = BATCH_ELEMENTS * (1 if backward.method == "crown" else 10)
+        batch = int(np.clip(size // max(1, neurons), 1, 256))
         return Engine(arithmetic, backward, backward, mixed_split, batch, True, Highs())
     batch = int(np.clip(60_000 // max(1, neurons), 1, 32))
     root, effort = replace(backward, schedule=Schedule(steps=20)), Effort("ibp", Schedule(steps=10))

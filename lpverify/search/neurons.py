@@ -6,7 +6,7 @@ Source: intercept scores, Bunel et al. 2020, arXiv:1909.06588, section 5; for ot
 of Shi et al. 2024 (GenBaB, arXiv:2405.21063, section 3.2).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,11 @@ class _Layer:
 
 
 def neuron_split(
-    evaluation: Evaluation, i: int, row: int, kinds: tuple[type[Op], ...] = (ElementwiseOp, BilinearOp)
+    evaluation: Evaluation,
+    i: int,
+    row: int,
+    kinds: tuple[type[Op], ...] = (ElementwiseOp, BilinearOp),
+    nodes: Collection[int] | None = None,
 ) -> NeuronSplit | None:
     """The best split of a neuron of batch entry `i`, None if none is open.
 
@@ -67,8 +71,11 @@ def neuron_split(
         i: The entry.
         row: The row of its linear bounds that matters.
         kinds: Classes of the nodes whose operands may be split.
+        nodes: The nodes whose operands may be split, by default all.
     """
-    found = [c for c in _candidates(evaluation, i, row, kinds) if c is not None]
+    allowed = range(len(evaluation.frame.network.nodes)) if nodes is None else nodes
+    allowed = [k for k in allowed if isinstance(evaluation.frame.network.nodes[k].op, kinds)]
+    found = [c for c in _candidates(evaluation, i, row, allowed) if c is not None]
     return max(found, key=lambda c: c.score).split if found else None
 
 
@@ -89,12 +96,11 @@ def step_split(frame: Frame, k: int, element: int) -> NeuronSplit | None:
 
 
 def _candidates(
-    evaluation: Evaluation, i: int, row: int, kinds: tuple[type[Op], ...]
+    evaluation: Evaluation, i: int, row: int, nodes: Collection[int]
 ) -> Iterator[Candidate | None]:
     frame = evaluation.frame.entry(i)
-    for k, node in enumerate(frame.network.nodes):
-        if not isinstance(node.op, kinds):
-            continue
+    for k in nodes:
+        node = frame.network.nodes[k]
         a = evaluation.trace.coefficients.get(k)
         a = np.zeros(node.shape) if a is None else to_numpy(a[i, row]).astype(np.float64)
         if isinstance(node.op, BilinearOp):

@@ -73,11 +73,61 @@ def test_a_matrix_product_covers_its_rounding() -> None:
         ("Sub", [_constant(1.0, error=EPS), _constant(1.0)], {}),
         ("Div", [_constant(1.0), _constant(0.0)], {}),
         ("Mul", [Constant(np.array([1e-200])), Constant(np.array([1e-200]))], {}),
+        ("QuantizeLinear", [_constant(1.0, error=EPS), _constant(1.0)], {}),
+        ("QuantizeLinear", [_constant(1.0), _constant(0.0)], {}),
+        ("QuantizeLinear", [_constant(1.0), _constant(1.0)], {"output_dtype": TensorProto.INT32}),
+        ("DequantizeLinear", [Constant(np.array([1])), _constant(1.0)], {}),
     ],
 )
 def test_untracked_rounding_is_refused(op: str, operands: list[Constant], attributes: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedError):
         _fold(op, *operands, **attributes)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint16, np.int32])
+def test_dequantised_weights_are_exact_or_cover_their_rounding(kind: type) -> None:
+    rng = np.random.default_rng(0)
+    ends = np.iinfo(kind)
+    q, scale = rng.integers(ends.min, ends.max, 50).astype(kind), np.float32(0.0123456789)
+    zero = np.array(0 if kind is np.int32 else ends.max // 3, kind)
+    result = _fold("DequantizeLinear", Constant(q), Constant(np.array(scale)), Constant(zero))
+    assert (result.error == 0) == (kind is not np.int32)
+    for number, found in zip(q.tolist(), result.array.tolist(), strict=True):
+        exact = (number - int(zero)) * Fraction(float(scale))
+        assert abs(exact - Fraction(found)) <= Fraction(result.error) * abs(Fraction(found))
+
+
+def test_dequantised_weights_have_the_error_of_their_scale() -> None:
+    q, scale = Constant(np.array([-3, 5], np.int8)), _fold("Div", _constant(1.0), _constant(3.0))
+    result = _fold("DequantizeLinear", q, Constant(scale.array.reshape(()), scale.error))
+    for number, found in zip((-3, 5), result.array.tolist(), strict=True):
+        assert abs(Fraction(number, 3) - Fraction(found)) <= Fraction(result.error) * abs(Fraction(found))
+
+
+def test_scales_of_an_axis_are_spread() -> None:
+    q = Constant(np.array([[1, 2, 3], [4, 5, 6]], np.int8))
+    result = _fold("DequantizeLinear", q, _constant(1.0, 2.0), axis=0)
+    np.testing.assert_array_equal(result.array, [[1, 2, 3], [8, 10, 12]])
+
+
+def test_quantised_constants_are_rounded_exactly() -> None:
+    """Also where the quotient of floats is a tie and the exact one is next to it."""
+    scale = np.float32(0.1)
+    x = np.array([0.25, 0.35, -0.05, 0.15, 1e9, -1e9, 0.3], np.float32)
+    zero = np.array(10, np.int8)
+    result = _fold("QuantizeLinear", Constant(x), Constant(np.array(scale)), Constant(zero))
+    exact = [round(Fraction(float(v)) / Fraction(float(scale))) + 10 for v in x]
+    assert result.array.dtype == np.int8
+    assert result.array.tolist() == [min(max(v, -128), 127) for v in exact]
+    assert result.error == 0
+
+
+def test_constants_of_quotients_near_ties_are_rounded_in_rationals() -> None:
+    scale = np.float32(1 / 3)
+    x = np.nextafter(np.float64(scale) * np.arange(-9.5, 10), [[np.inf], [-np.inf]]).reshape(-1)
+    result = _fold("QuantizeLinear", Constant(x), Constant(np.array(scale)))
+    exact = [round(Fraction(float(v)) / Fraction(float(scale))) for v in x]
+    assert result.array.tolist() == [min(max(v, 0), 255) for v in exact]
 
 
 def test_a_cast_of_a_computed_constant_does_not_round_it() -> None:

@@ -27,6 +27,7 @@ from lpverify.multipliers import Effort
 from lpverify.network import Network, Node
 from lpverify.ops.base import AffineOp
 from lpverify.ops.convolution import Conv
+from lpverify.ops.indicators import Known
 from lpverify.ops.linear import Combine, Linear, MatMulConstant, Scale, SparseLinear, Sum
 from lpverify.ops.resample import AxisMap, ConvTranspose
 from lpverify.ops.shape import (
@@ -125,6 +126,7 @@ _SAMPLES: dict[str, Sample] = {
     "ConvTranspose, groups": Sample(
         lambda d: ConvTranspose(d(4, 1, 3), LINE, 2, (1, 4, 3), (5,), 2.0**-52), ((1, 4, 3),)
     ),
+    "Known": Sample(lambda d: Known(-1e99, 1e99), ((2, 3),)),
     "AxisMap": Sample(_axis_map, ((2, 3, 2),)),
 }
 

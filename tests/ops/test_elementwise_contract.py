@@ -16,7 +16,9 @@ import pytest
 import torch
 
 import lpverify.ops  # noqa: F401  (fills the subclass lists)
+from lpverify.bounds.subproblem import step_end
 from lpverify.interval import Box
+from lpverify.network import Network, Node
 from lpverify.ops.activations import (
     Atan,
     Erf,
@@ -32,10 +34,16 @@ from lpverify.ops.activations import (
     Tanh,
 )
 from lpverify.ops.base import ElementwiseOp
-from lpverify.ops.elementary import Exp, InverseSqrt, Log, Power, Reciprocal, Sqrt, Square
-from lpverify.ops.periodic import Cos, Sin
+from lpverify.ops.cast import Within
+from lpverify.ops.elementary import Exp, InverseSqrt, Log, Power, RealPower, Reciprocal, Sqrt, Square
+from lpverify.ops.gather import ZeroWithin
+from lpverify.ops.hyperbolic import Acosh, Asinh, Atanh, Cosh, Sinh
+from lpverify.ops.indicators import IsZero, Undefined
+from lpverify.ops.periodic import Acos, Asin, Cos, Sin, Tan
 from lpverify.ops.piecewise import Relu
-from lpverify.ops.steps import Floor, Round, Sign
+from lpverify.ops.quantize import Quantise
+from lpverify.ops.steps import Floor, Heaviside, Round, Sign, StepOp, Trunc
+from lpverify.verdict import NeuronSplit
 
 DIGITS = 60
 SCALES = [10.0**e for e in (-30, -20, -10, -5, -3, -2, -1, 0, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 30)]
@@ -129,8 +137,52 @@ SAMPLES = [
         HardSwish(), lambda x: x * min(max(x / 6 + mp.mpf(0.5), mp.mpf(0)), mp.mpf(1)), (0.0, -3.0, 3.0, -1.5)
     ),
     Sample(Sign(), mp.sign),
+    Sample(Heaviside(True), lambda x: mp.mpf(x >= 0)),
+    Sample(Heaviside(False), lambda x: mp.mpf(x > 0)),
+    Sample(Trunc(), lambda x: mp.sign(x) * mp.floor(abs(x)), (0.0, 1.0, -1.0, -2.0, 7.0, 2.0**50)),
+    Sample(IsZero(), lambda x: mp.mpf(x == 0)),
+    Sample(Undefined(), lambda x: mp.mpf(0)),
+    Sample(Within(-2.0, 5.0), lambda x: x, (-2.0, 0.0, 1.0, 5.0), lambda x: x == mp.floor(x)),
+    Sample(
+        ZeroWithin(-2.0, 5.0),
+        lambda x: mp.mpf(0),
+        (-2.0, 0.0, 1.0, 5.0),
+        lambda x: -2 <= x <= 5 and x == mp.floor(x),
+    ),
     Sample(Floor(), mp.floor, (0.0, 1.0, -1.0, 7.0, 2.0**50)),
     Sample(Round(), _round, (0.5, 1.5, -0.5, -2.5, 0.0, 1.0, 2.0**50)),
+    *(
+        Sample(
+            Quantise(float(zero), float(least), float(most)),
+            lambda x, zero=zero, least=least, most=most: min(
+                max(_round(x) + zero, mp.mpf(least)), mp.mpf(most)
+            ),
+            (least - zero - 0.5, least - zero + 0.5, most - zero - 0.5, most - zero + 0.5, 0.5, 1.5, 0.0),
+        )
+        for zero, least, most in ((0, -128, 127), (3, 0, 255), (1, -2, 3))
+    ),
+    Sample(
+        Tan(),
+        mp.tan,
+        (0.0, 1.0, np.pi / 2, -np.pi / 2, np.pi, 1.5707, 1000 * np.pi, 1000.5 * np.pi, 65536.0),
+    ),
+    Sample(Asin(), mp.asin, (0.0, 1.0, -1.0, 0.5), lambda x: abs(x) <= 1),
+    Sample(Acos(), mp.acos, (0.0, 1.0, -1.0, 0.5), lambda x: abs(x) <= 1),
+    Sample(Sinh(), mp.sinh, (0.0, 1.0, -20.0, 699.9, 710.0)),
+    Sample(Cosh(), mp.cosh, (0.0, 1.0, -20.0, 699.9, 710.0)),
+    Sample(Asinh(), mp.asinh, (0.0, 1.0)),
+    Sample(Acosh(), mp.acosh, (1.0, 2.0), lambda x: x >= 1),
+    Sample(Atanh(), mp.atanh, (0.0, 1.0, -1.0, 0.5), lambda x: abs(x) < 1),
+    *(
+        Sample(
+            RealPower(p),
+            lambda x, p=p: x ** mp.mpf(p),
+            (0.0, 1.0),
+            lambda x, p=p: x > 0 or (x == 0 and p > 0),
+        )
+        for p in (0.75, 2.5, -0.75, 0.9999999, 100.1)
+    ),
+    Sample(RealPower(1 / 3, 2.0**-52), lambda x: x ** (mp.mpf(1) / 3), (0.0, 1.0), lambda x: x >= 0),
 ]
 
 
@@ -198,6 +250,55 @@ def _truth(index: int, dtype: type) -> list[list[tuple[mp.mpf, mp.mpf]]]:
             points = [mp.mpf(x) for x in _inside(sample, float(low), float(high), rng)]
             result.append([(x, sample.function(x)) for x in points if sample.domain(x)])
     return result
+
+
+STEPS = [i for i, s in enumerate(SAMPLES) if isinstance(s.op, StepOp)]
+
+
+@pytest.mark.parametrize("index", STEPS, ids=[SAMPLES[i].name for i in STEPS])
+def test_sides_of_steps_are_limits_at_any_point(index: int) -> None:
+    """Also beside the jumps: another op on the same value may be split there."""
+    sample, rng = SAMPLES[index], np.random.default_rng(5)
+    points = np.array([-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, *rng.uniform(-4, 4, 30)])
+    points = np.concatenate([points, np.nextafter(points, 9), np.nextafter(points, -9), [1e-300, -1e-300]])
+    left, right = sample.op.sides(points)
+    with mp.workdps(400):
+        for i, x in enumerate(map(mp.mpf, points)):
+            near = mp.mpf(10) ** -330
+            assert (left[i], right[i]) == (sample.function(x - near), sample.function(x + near)), x
+
+
+def _children(
+    op: StepOp, box: tuple[float, float], result: tuple[float, float]
+) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Operand and result of both halves of a split, as the search makes them."""
+    low, high = (np.array([end]) for end in box)
+    point = next(float(p[0]) for p in op.split_points(low, high) if not np.isnan(p[0]))
+    network = Network((Node(None, (), (1,)), Node(op, (0,), (1,))), 1)
+    split = NeuronSplit(0, 0, True, point, point > box[0])
+    ends = [step_end(network, 1, s) for s in (split, split.opposite())]
+    upper = (max(box[0], point), box[1]), (max(result[0], ends[0]), result[1])
+    return [upper, ((box[0], min(box[1], point)), (result[0], min(result[1], ends[1])))]
+
+
+@pytest.mark.parametrize("index", STEPS, ids=[SAMPLES[i].name for i in STEPS])
+def test_splits_settle_every_step(index: int) -> None:
+    """No half is empty or like the whole, and after few splits every result is one number."""
+    op, rng = SAMPLES[index].op, np.random.default_rng(6)
+    for _ in range(200):
+        low, high = np.sort(rng.integers(-8, 9, 2) / 2 + rng.integers(0, 2, 2) * rng.normal(size=2))
+        ends = op.forward(np.array([low])), op.forward(np.array([high]))
+        pending, count = [((low, high), (float(ends[0][0]), float(ends[1][0])))], 0
+        while pending:
+            box, result = pending.pop()
+            assert box[0] <= box[1]
+            assert result[0] <= result[1], (low, high, box)
+            if result[0] < result[1]:
+                halves = _children(op, box, result)
+                assert (box, result) not in halves
+                pending += halves
+            count += 1
+            assert count < 200
 
 
 def _array(values: np.ndarray, kind: str) -> object:

@@ -1,0 +1,133 @@
+"""What the tensor names of an import stand for: constants, values of the network, or why nothing."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lpverify.errors import OnnxError, UnsupportedError
+from lpverify.io.builder import NetworkBuilder
+from lpverify.io.element_types import NAMES
+from lpverify.io.scopes import Names, Scope
+from lpverify.io.tensors import read_sparse, read_tensor
+from lpverify.ops.base import Constant
+
+
+class SkippedError(UnsupportedError):
+    """Follows from an earlier problem, and is not worth a message."""
+
+
+class Symbols:
+    """The tensors known so far, by name.
+
+    Attributes:
+        names: For new tensors of subgraphs and functions.
+        constants: Tensors that do not depend on the network's input.
+        values: Those that do, as values of `graph`.
+        types: Element types of both, as NumPy names them.
+        skipped: Results of nodes that could not be translated.
+        untranslated: Tensors that can't be used, and why.
+        deferred: Tensors left to a table, and why their node could not be translated.
+        graph: The network under construction.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.constants: dict[str, Constant] = {}
+        self.values: dict[str, int] = {}
+        self.types: dict[str, str] = {}
+        self.skipped: set[str] = set()
+        self.untranslated: dict[str, str] = {}
+        self.deferred: dict[str, str] = {}
+        self.graph = NetworkBuilder()
+
+    def known(self, name: str) -> bool:
+        """Whether the name is taken."""
+        return (
+            name in self.values
+            or name in self.constants
+            or name in self.skipped
+            or name in self.untranslated
+            or name in self.deferred
+        )
+
+    def check(self, name: str) -> None:
+        """Raises what stands against reading a tensor.
+
+        Raises:
+            OnnxError: It is not defined.
+            UnsupportedError: It is, but can't be used.
+        """
+        if name in self.skipped:
+            raise SkippedError
+        if name in self.untranslated:
+            raise UnsupportedError(self.untranslated[name])
+        if name not in self.values and name not in self.constants:
+            raise OnnxError(f"tensor {name!r} is used, but defined nowhere before")
+
+    def constant(self, name: str, what: str) -> Constant:
+        """The constant of that name; raises as `check`, or when it depends on the network's input."""
+        self.check(name)
+        if name in self.values:
+            raise UnsupportedError(f"{what} depends on the network's input")
+        return self.constants[name]
+
+    def operand(self, name: str) -> Constant | int:
+        """What a node reads; importers see float16 and bfloat16 as float32, which holds them exactly."""
+        if name not in self.constants:
+            return self.values[name]
+        constant = self.constants[name]
+        kind = constant.array.dtype
+        if kind.itemsize == 2 and kind.kind in "fV":
+            return Constant(constant.array.astype(np.float32), constant.error)
+        return constant
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor; raises as `check`."""
+        self.check(name)
+        if name in self.values:
+            return self.graph.shape(self.values[name])
+        return self.constants[name].array.shape
+
+    def value(self, name: str) -> int:
+        """The tensor as a value of the network, also if it is constant; raises as `check`."""
+        self.check(name)
+        if name not in self.values:
+            operand = self.constants[name]
+            self.values[name] = self.graph.constant(operand, operand.array.shape)
+        return self.values[name]
+
+    def define(self, name: str, array: np.ndarray, kind: str = "") -> None:
+        """Adds an exact constant; `kind` is its element type, by default that of the array."""
+        if self.known(name):
+            raise OnnxError(f"tensor {name!r} is defined twice")
+        self.constants[name] = Constant(array)
+        self.types[name] = kind or array.dtype.name
+
+    def define_initializers(self, graph: Any, scope: Scope) -> None:
+        """Adds those of a graph."""
+        for tensor in graph.initializer:
+            self._initializer(tensor, tensor, read_tensor, scope)
+        for sparse in graph.sparse_initializer:
+            self._initializer(sparse, sparse.values, read_sparse, scope)
+
+    def _initializer(
+        self, tensor: Any, values: Any, read: Callable[[Any, str], np.ndarray], scope: Scope
+    ) -> None:
+        name = scope.define(values.name)
+        try:
+            self.define(name, read(tensor, values.name), NAMES.get(values.data_type, ""))
+        except UnsupportedError as error:
+            self.untranslated[name] = str(error)
+
+    def alias(self, name: str, target: str) -> None:
+        """Adds another name for a tensor."""
+        if name in self.values:
+            self.values[target] = self.values[name]
+        else:
+            self.constants[target] = self.constants[name]
+        self.types[target] = self.types.get(name, "")
+
+    def declare(self, names: Sequence[str], types: Sequence[str]) -> None:
+        """Notes element types, where they are known."""
+        self.types.update((name, kind) for name, kind in zip(names, types, strict=False) if name and kind)
