@@ -36,6 +36,7 @@ from lpverify.verdict import Leaf, Progress, Proof, Sat, Timeout, Unsat, Verdict
 
 Report = Callable[[Progress], None]
 CANDIDATE_CASES = 64
+ATTACKED_ELEMENTS = 200_000_000  # of all values, in all points of a gradient attack together
 
 
 def verify_query(
@@ -162,7 +163,8 @@ class _Ladder:
     def _attack(self, arithmetic: Arithmetic) -> Witness | None:
         """Gradient attacks within their share of the time, all open cases in turn."""
         end = self.config.deadline.within(self.config.attack_share * self.config.deadline.remaining)
-        plan = AttackPlan()
+        elements = sum(int(np.prod(n.shape)) for n in self.problem.network.nodes)
+        plan = AttackPlan(restarts=int(np.clip(ATTACKED_ELEMENTS // elements, 2, AttackPlan.restarts)))
         rounds = 2 if len(self.roots) < CANDIDATE_CASES else 1
         for _ in range(rounds):
             for root in self.roots:

@@ -9,6 +9,7 @@ Guarantee: any alpha in [0, 1] and beta >= 0 gives a sound bound, so every itera
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
 from lpverify.bounds.frame import CentredLines, Frame, centre_lines
 from lpverify.bounds.linear import LinearBound, Sides, Trace, backward, centre_value
@@ -50,6 +51,14 @@ def _lines(frame: Frame, multipliers: Multipliers | None) -> Mapping[int, Centre
     for k, alpha in multipliers.alpha.items():
         lines[k] = centre_lines(frame, k, row_lines(frame, k, alpha))
     return lines
+
+
+def footprint(frame: Frame, rows: int) -> float:
+    """Bytes that `optimise` takes, about: multipliers and the best, gradients, moments, coefficients, points."""
+    nodes = frame.network.nodes
+    neurons = sum(prod(nodes[k].shape) for k in frame.network.activations)
+    values = sum(prod(node.shape) for node in nodes)
+    return float(frame.empty.shape[0]) * rows * (8.0 * neurons + 2.0 * values) * frame.like.dtype.itemsize
 
 
 Best = tuple[LinearBound, Array, Multipliers, Trace]

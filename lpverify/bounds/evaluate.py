@@ -6,10 +6,11 @@ bounds, and it does so only with certified ones.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
-from lpverify.bounds.alpha import bound_rows, initial, optimise
+from lpverify.bounds.alpha import bound_rows, footprint, initial, optimise
 from lpverify.bounds.frame import Frame
 from lpverify.bounds.linear import LinearBound, Sides, Trace
 from lpverify.bounds.propagate import Region, propagate
@@ -17,6 +18,8 @@ from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Effort, Multipliers
 from lpverify.network import Network
 from lpverify.problem import Problem
+
+ROW_LIMITS = 16  # the final rows may take this many times the coefficients of other values
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Arithmetic:
         reference: The same in float64.
         place: Brings a NumPy array to where the networks are, its type unchanged.
         like: An array in the type of the coefficients.
-        limit: Largest number of coefficients held at a time in one backward pass.
+        limit: Largest number of coefficients held at a time in one backward pass of a value.
+        memory: Bytes that the multipliers of one batch may take; larger batches are bounded without.
     """
 
     network: Network
@@ -36,6 +40,7 @@ class Arithmetic:
     place: Callable[[np.ndarray], Array]
     like: Array
     limit: int = 2**21
+    memory: float = 4e9
 
     def box(self, lower: np.ndarray, upper: np.ndarray) -> Box:
         """A float64 box placed there."""
@@ -129,15 +134,42 @@ def evaluate(
     def refuted(lower: Array) -> np.ndarray:
         return refute(problem, batch.cases, total(lower)) | to_numpy(frame.empty)
 
-    linear = bound_rows(frame, seeds, warm, batch.splits, trace)
+    parts = _parts(frame, rows.shape[1], ROW_LIMITS * arithmetic.limit)
+    if len(parts) > 1:
+        linear = _bound_in_parts(frame, seeds, warm, batch.splits, parts)
+    else:
+        linear = bound_rows(frame, seeds, warm, batch.splits, trace)
     best = linear.concretize(frame.boxes[0])
-    if effort.schedule is not None and not refuted(best).all():
+    affordable = len(parts) == 1 and footprint(frame, rows.shape[1]) <= arithmetic.memory
+    if effort.schedule is not None and affordable and not refuted(best).all():
         start = initial(frame, rows.shape[1], batch.splits, warm)
         linear, improved, multipliers, trace = optimise(
             frame, seeds, batch.splits, start, effort.schedule, lambda low: bool(refuted(low).all())
         )
         best = namespace(best).maximum(best, improved)
     return Evaluation(frame, linear, rows, total(best), refuted(best), multipliers or warm, trace)
+
+
+def _parts(frame: Frame, rows: int, limit: int) -> Sequence[slice]:
+    """Slices of the rows whose coefficients fit the limit."""
+    widest = max(prod(node.shape) for node in frame.network.nodes)
+    return slices(rows, max(1, limit // (frame.empty.shape[0] * widest)))
+
+
+def _bound_in_parts(
+    frame: Frame,
+    seeds: Array,
+    warm: Multipliers | None,
+    splits: Mapping[int, Sides],
+    parts: Sequence[slice],
+) -> LinearBound:
+    """As `bound_rows`, some rows at a time; no trace is kept."""
+    xp, bounds = namespace(seeds), []
+    for part in parts:
+        some = None if warm is None else warm.rows((slice(None), part))
+        bounds.append(bound_rows(frame, seeds[:, part], some, splits))
+    a, constant = (xp.concat([getattr(b, name) for b in bounds], axis=1) for name in ("a", "constant"))
+    return LinearBound(a, constant, bounds[0].centre)
 
 
 def case_forms(problem: Problem, case: int) -> np.ndarray:

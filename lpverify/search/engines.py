@@ -17,10 +17,8 @@ from lpverify.solvers.highs import Highs
 
 WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
 ROOT_SHARE, NODE_SHARE = 0.25, 0.1  # of the time left, for the boxes of one batch
-FORWARD_BESIDE, FORWARD_ALONE = (
-    32.0,
-    200.0,
-)  # gains from which a forward pass helps, or replaces, backward ones
+FORWARD_BESIDE = 100.0  # gain from which a forward pass is worth its time beside backward bounds
+FORWARD_ALONE = 200.0  # and from which it replaces them
 BATCH_ELEMENTS = 200_000  # elements of nonlinear nodes in one batch; without backward bounds ten times that
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import box_assertions, query_of, random_dense
@@ -57,3 +59,21 @@ def test_all_needed_forms_get_bounds(problem):
     interval = ibp.frame.boxes[-1].lower[0][case_forms(problem, 0)]
     assert (crown.lower[0][crown.rows[0]] > interval[crown.rows[0]]).all()
     assert len(np.unique(crown.rows)) >= 2
+
+
+def test_rows_in_parts_have_the_same_bounds(problem):
+    """A limit that lets one row through at a time; no multipliers are optimised then."""
+    small = replace(double_precision(problem), limit=0)
+    for effort in (Effort("crown"), Effort("crown", Schedule(steps=3))):
+        parts = evaluate(problem, small, batch_of(problem), effort)
+        whole = evaluate(problem, double_precision(problem), batch_of(problem), Effort("crown"))
+        np.testing.assert_allclose(parts.lower, whole.lower, rtol=1e-12)
+        assert parts.multipliers is None and parts.linear.a.shape == whole.linear.a.shape
+
+
+def test_multipliers_that_do_not_fit_are_left_out(problem):
+    effort = Effort("crown", Schedule(steps=3))
+    for memory, fits in ((4e9, True), (10.0, False)):
+        arithmetic = replace(double_precision(problem), memory=memory)
+        found = evaluate(problem, arithmetic, batch_of(problem), effort)
+        assert (found.multipliers is not None) == fits
