@@ -54,7 +54,7 @@ def _lines(frame: Frame, multipliers: Multipliers | None) -> Mapping[int, Centre
 
 
 def footprint(frame: Frame, rows: int) -> float:
-    """Bytes that `optimise` takes, about: multipliers and the best, gradients, moments, coefficients, points."""
+    """Bytes that `optimise` takes, about: multipliers twice, gradients, moments, coefficients, points."""
     nodes = frame.network.nodes
     neurons = sum(prod(nodes[k].shape) for k in frame.network.activations)
     values = sum(prod(node.shape) for node in nodes)
