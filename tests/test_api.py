@@ -62,10 +62,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_examples(folder):
-    api = importlib.import_module("lpverify.api")
-    results = doctest.testmod(api, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert results.failed == 0
-    assert results.attempted >= 10
+    modules = [importlib.import_module(f"lpverify.{name}") for name in ("api", "loading", "bounding")]
+    results = [doctest.testmod(m, optionflags=doctest.NORMALIZE_WHITESPACE) for m in modules]
+    assert sum(r.failed for r in results) == 0
+    assert sum(r.attempted for r in results) >= 10
 
 
 def test_every_public_function_has_an_example():
@@ -93,7 +93,7 @@ def test_using_the_interface_loads_neither_torch_nor_cvxpy(folder):
 def test_submodules_do_not_hide_the_functions():
     for module in ("lpverify.verify", "lpverify.bounds.propagate", "lpverify.bounds"):
         assert importlib.import_module(module).__name__ == module
-    assert lpverify.verify.__module__ == lpverify.bounds.__module__ == "lpverify.api"
+    assert lpverify.verify.__module__ == "lpverify.api" and lpverify.bounds.__module__ == "lpverify.bounding"
     from lpverify.verify import verify_query
 
     assert callable(verify_query)
@@ -235,7 +235,7 @@ def test_unknown_keywords_are_errors(folder):
 # --- bounds ---
 
 
-@pytest.mark.parametrize("method", ["ibp", "crown"])
+@pytest.mark.parametrize("method", ["ibp", "forward", "crown"])
 @pytest.mark.parametrize("seed", range(3))
 def test_bounds_hold_at_samples(tmp_path, method, seed):
     network = lpverify.load(dense(tmp_path / "n.onnx", [4, 10, 10, 3], seed))
@@ -270,7 +270,7 @@ def test_crown_is_tighter_and_a_point_is_almost_exact(tmp_path):
 def test_rows_in_chunks_give_the_same(tmp_path, monkeypatch):
     network = lpverify.load(dense(tmp_path / "n.onnx", [4, 10, 7]))
     whole = lpverify.bounds(network, np.zeros(4), np.ones(4))
-    monkeypatch.setattr(importlib.import_module("lpverify.api"), "CHUNK_ELEMENTS", 31)
+    monkeypatch.setattr(importlib.import_module("lpverify.bounding"), "CHUNK_ELEMENTS", 31)
     parts = lpverify.bounds(network, np.zeros(4), np.ones(4))
     np.testing.assert_allclose(parts.lower_a, whole.lower_a, atol=1e-12)
     np.testing.assert_allclose(parts.upper_b, whole.upper_b, atol=1e-12)
@@ -284,7 +284,7 @@ def test_rows_in_chunks_give_the_same(tmp_path, monkeypatch):
         ([0, -np.inf], [1, 1], "ibp", "lower contains infinite"),
         ([0], [1], "crown", r"lower: expected shape \(2,\) or \(1, 2\)"),
         (0, 1, "crown", "lower: expected shape"),
-        ([0, 0], [1, 1], "CROWN", "method: expected one of ibp, crown, got 'CROWN'"),
+        ([0, 0], [1, 1], "CROWN", "method: expected one of ibp, forward, crown, got 'CROWN'"),
         ([0, 0], [1, 1], None, "method: expected one of"),
     ],
 )
