@@ -19,6 +19,7 @@ WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
 ROOT_SHARE, NODE_SHARE = 0.25, 0.1  # of the time left, for the boxes of one batch
 FORWARD_BESIDE = 100.0  # gain from which a forward pass is worth its time beside backward bounds
 FORWARD_ALONE = 200.0  # and from which it replaces them
+FORWARD_ELEMENTS = 2**24  # slopes of the widest value in a forward pass, at most
 BATCH_ELEMENTS = 200_000  # elements of nonlinear nodes in one batch; without backward bounds ten times that
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
@@ -64,10 +65,16 @@ def free_inputs(problem: Problem) -> int:
 
 
 def forward_gain(problem: Problem) -> float:
-    """How many times a backward pass for every neuron exceeds a forward pass, one column a free input."""
-    network = problem.network
+    """How many times a backward pass for every neuron exceeds a forward pass, one column a free input.
+
+    Zero where the forward pass would not fit into memory.
+    """
+    network, columns = problem.network, free_inputs(problem) + 4
+    widest = max(int(np.prod(node.shape)) for node in network.nodes)
+    if columns * widest > FORWARD_ELEMENTS:
+        return 0.0
     rows = sum(int(np.prod(network.nodes[k].shape)) for k in network.refinable)
-    return 2.0 * rows / (free_inputs(problem) + 4)
+    return 2.0 * rows / columns
 
 
 def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:
