@@ -185,7 +185,9 @@ class Box:
     def centre_radius(self) -> tuple[Array, Array]:
         """A point `m` and a radius `r` with `[m - r, m + r]` containing the box, rounding included."""
         xp = namespace(self.lower)
-        centre = 0.5 * self.lower + 0.5 * self.upper
+        with np.errstate(invalid="ignore"):
+            centre = 0.5 * self.lower + 0.5 * self.upper
+        centre = xp.where(xp.isfinite(centre), centre, xp.zeros_like(centre))  # of unbounded boxes
         radius = xp.maximum(self.upper - centre, centre - self.lower)
         return centre, xp.where(radius > 0, round_up(radius), radius)
 

@@ -99,6 +99,7 @@ class Evaluation:
     trace: Trace
 
 
+@np.errstate(over="ignore", invalid="ignore")  # boxes may be unbounded; what is undefined proves nothing
 def evaluate(
     problem: Problem,
     arithmetic: Arithmetic,

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
+import numpy as np
+
 from lpverify.bounds.forward import form_of, start, tighten
 from lpverify.bounds.frame import Frame, centre_lines, first_frame, reference_value, rounding_cost, underflow
 from lpverify.bounds.linear import backward
@@ -35,6 +37,7 @@ class Region:
     known: Mapping[int, Box] = field(default_factory=dict)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # boxes may be unbounded; what is undefined proves nothing
 def propagate(
     network: Network,
     region: Region,

@@ -2,12 +2,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from helpers import box_assertions, query_of, random_dense
 
-from lpverify.bounds.farkas import Necessary, combination_bound
+from lpverify.bounds.evaluate import Batch, double_precision, evaluate
+from lpverify.bounds.farkas import Necessary, combination_bound, necessary
+from lpverify.bounds.propagate import Region
 from lpverify.interval import Box
+from lpverify.multipliers import Effort
+from lpverify.problem import compile_problem
 from lpverify.search.leaf import _solve
 from lpverify.solvers.highs import Highs
-from lpverify.verdict import Combination
+from lpverify.verdict import Combination, NeuronSplit
 
 
 def exact_bound(conditions, combination):
@@ -71,3 +76,24 @@ def test_lp_duals_and_rays_prove_what_is_true(seed):
         g = np.concatenate([conditions.atoms[0], conditions.splits[0]])
         h = np.concatenate([conditions.atoms[1], conditions.splits[1]])
         assert point is not None and (g @ point + h <= 1e-6).all()
+
+
+@pytest.mark.parametrize("upper", [True, False])
+@pytest.mark.parametrize("point", [0.0, 0.75, -0.4])
+def test_rows_of_splits_say_on_which_side_a_neuron_is(upper, point):
+    """The first layer is affine: its rows are exact up to rounding, and never above."""
+    model = random_dense(3, (3, 6, 1))
+    body = box_assertions([-1] * 3, [1] * 3) + "(assert (<= Y_0 -50))"
+    problem = compile_problem(model.network, query_of(model, body))
+    box = problem.cases[0].box
+    batch = Batch(np.zeros(1, np.int64), Region(Box(box.lower[None], box.upper[None])), {})
+    arithmetic = double_precision(problem)
+    evaluation = evaluate(problem, arithmetic, batch, Effort("crown"))
+    value = problem.network.pre_activations[0]
+    path = tuple(NeuronSplit(value, element, upper, point) for element in range(6))
+    g, h = necessary(problem, arithmetic, batch, evaluation, path, 0).splits
+    points = np.random.default_rng(0).uniform(-1, 1, (200, 3))
+    z = problem.network.evaluate(points)[value].reshape(200, 6)
+    beyond = point - z if upper else z - point
+    assert (points @ g.T + h <= beyond + 1e-13).all()
+    np.testing.assert_allclose(points @ g.T + h, beyond, atol=1e-9)

@@ -6,10 +6,13 @@ import pytest
 from helpers import box_assertions, query_of
 from onnx import TensorProto, helper, numpy_helper
 
+from lpverify.bounds.linear import backward, centre_value
+from lpverify.bounds.propagate import Region, propagate
 from lpverify.config import Config, Deadline
 from lpverify.errors import UnsupportedError
 from lpverify.interval import Box
 from lpverify.io.onnx import Model, import_model
+from lpverify.multipliers import Effort
 from lpverify.ops.lookup import Lookup
 from lpverify.verdict import Sat, Unsat
 from lpverify.verify import verify_query
@@ -84,6 +87,21 @@ def test_forward_and_hulls() -> None:
             value = op.forward(np.full((1, 1), float(key)))
             assert (lower <= value).all() and (value <= upper).all()
     assert op.interval(Box(np.full((1, 1), 6.0), np.full((1, 1), 9.0)))[0].min() == 1.0
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_backward_bounds_are_below_samples(sign: float) -> None:
+    """Keys 0 to 4 at once: the mask is only known by its box, the rest by its slopes."""
+    network, rng = import_model(marked()).network, np.random.default_rng(1)
+    lower, upper = np.array([[-1.0] * SIZE + [0.0]]), np.array([[2.0] * SIZE + [4.9]])
+    frame = propagate(network, Region(Box(lower, upper)), Effort("crown"), 2**20)
+    rows = np.full((1, 1, 1), sign)
+    linear = backward(frame, network.output, rows, centre_value(rows, frame.centres[network.output]))
+    points = rng.uniform(lower, upper, (500, SIZE + 1))
+    values = sign * np.array([exact(x) for x in points])
+    line = (points - linear.centre) @ linear.a[0, 0] + linear.constant[0, 0]
+    assert (line <= values).all() and linear.concretize(Box(lower, upper))[0, 0] <= values.min()
+    assert np.isfinite(linear.constant).all()
 
 
 @pytest.mark.parametrize(("threshold", "kind"), [(10.5, Sat), (9.9, Unsat)])
