@@ -267,6 +267,15 @@ def test_crown_is_tighter_and_a_point_is_almost_exact(tmp_path):
     np.testing.assert_allclose(point.upper, network(upper)[0], atol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["ibp", "forward", "crown"])
+def test_the_point_zero_has_bounds(tmp_path, method):
+    """No input has any radius, not even that of a rounded centre."""
+    network = lpverify.load(dense(tmp_path / "n.onnx", [4, 10, 3]))
+    point = lpverify.bounds(network, np.zeros(4), np.zeros(4), method=method)
+    np.testing.assert_allclose(point.lower, network(np.zeros(4))[0], atol=1e-9)
+    np.testing.assert_allclose(point.upper, network(np.zeros(4))[0], atol=1e-9)
+
+
 def test_rows_in_chunks_give_the_same(tmp_path, monkeypatch):
     network = lpverify.load(dense(tmp_path / "n.onnx", [4, 10, 7]))
     whole = lpverify.bounds(network, np.zeros(4), np.ones(4))

@@ -59,11 +59,9 @@ class Forward:
     """The inputs that forms speak of.
 
     Attributes:
-        columns: Their indices.
         radii: Their radii in each region, `(B, m)`.
     """
 
-    columns: Array
     radii: Array
 
     def padded(self, error: Array) -> Array:
@@ -89,9 +87,9 @@ def start(frame: Frame) -> tuple[Forward, Form]:
     wide = xp.max(radii, axis=0)
     columns = xp.nonzero(wide > NEGLIGIBLE * xp.max(wide))[0]
     chosen = xp.astype(columns[:, None] == xp.arange(wide.shape[0], device=wide.device), radii.dtype)
-    slopes = xp.concat([chosen, xp.zeros_like(chosen[:1])], axis=0)
+    slopes = xp.concat([chosen, xp.zeros_like(radii[:1])], axis=0)
     slopes = xp.broadcast_to(slopes[None], (radii.shape[0], *slopes.shape))
-    forward = Forward(columns, radii[:, columns])
+    forward = Forward(radii[:, columns])
     return forward, forward.form(slopes, radii * (1 - xp.sum(chosen, axis=0)))
 
 

@@ -21,23 +21,24 @@ from lpverify.ops.quantize import QUANTISED as RANGES
 from lpverify.ops.quantize import granular
 
 
-def _names(*lines: str) -> frozenset[str]:
+def names_of(*lines: str) -> frozenset[str]:
+    """Names that are separated by blanks."""
     return frozenset(" ".join(lines).split())
 
 
-_PICKS = _names(  # the relative error of the operands carries over
+_PICKS = names_of(  # the relative error of the operands carries over
     "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Pad Reshape ScatterElements",
     "ScatterND Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where",
     "Abs Clip Compress Dropout Max Min Neg Relu ReverseSequence",
 )
-_SHAPES = _names("ConstantOfShape EyeLike Shape Size")  # operands are integers, or only their shapes matter
-_STEPS = _names(  # only of exact operands
+_SHAPES = names_of("ConstantOfShape EyeLike Shape Size")  # operands are integers, or only their shapes matter
+_STEPS = names_of(  # only of exact operands
     "And Cast CastLike Ceil Equal Floor Greater GreaterOrEqual Less LessOrEqual NonZero Not OneHot Or",
     "Range Round Sign",
 )
 MOVES = _PICKS | _SHAPES | _STEPS
-ARITHMETIC = _names("Add Div MatMul Mul Reciprocal Sqrt Sub")
-QUANTISED = _names("DequantizeLinear QuantizeLinear")
+ARITHMETIC = names_of("Add Div MatMul Mul Reciprocal Sqrt Sub")
+QUANTISED = names_of("DequantizeLinear QuantizeLinear")
 MAX_ELEMENTS = 2**28
 ROUNDING = 2.0**-52
 

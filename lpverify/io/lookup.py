@@ -14,35 +14,26 @@ import numpy as np
 
 from lpverify.errors import UnsupportedError
 from lpverify.io.element_types import numpy_type
-from lpverify.io.folding import MOVES
+from lpverify.io.folding import MOVES, names_of
 from lpverify.io.symbols import Symbols
+from lpverify.ops.base import is_whole
 from lpverify.ops.lookup import Lookup
 
-
-def _names(*lines: str) -> frozenset[str]:
-    return frozenset(" ".join(lines).split())
-
-
-WHOLE = _names(  # exact on whole numbers
+WHOLE = names_of(  # exact on whole numbers
     "Abs Add BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CumSum Div Max Min Mod Mul Neg ReduceMax",
     "ReduceMin ReduceProd ReduceSum Sub Sum Xor",
 )
-_CARRY = _names(  # every element of the result is one of an operand, or of a constant attribute
+_CARRY = names_of(  # every element of the result is one of an operand, or of a constant attribute
     "Concat ConstantOfShape DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Reshape",
     "ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where",
 )
-STARTERS = _names(  # whose result has a shape, or a choice, that numbers decide
+STARTERS = names_of(  # whose result has a shape, or a choice, that numbers decide
     "Compress ConstantOfShape Expand Gather GatherElements GatherND NonZero OneHot Pad Range Reshape",
     "ScatterElements ScatterND Slice Split Squeeze Tile TopK Trilu Unsqueeze",
 )
 MOST_EXACT = 2**53
 MOST_NUMBERS = 4  # that a table may depend on
 CACHED_ELEMENTS = 2**23
-
-
-def is_whole(kind: str) -> bool:
-    """Whether an element type holds whole numbers or truth values."""
-    return kind.startswith(("int", "uint", "bool"))
 
 
 @dataclass

@@ -240,6 +240,11 @@ class Constant:
     error: float = 0.0
 
 
+def is_whole(kind: str) -> bool:
+    """Whether an element type, as NumPy names it, holds whole numbers or truth values."""
+    return kind.startswith(("int", "uint", "bool"))
+
+
 @dataclass(frozen=True)
 class OnnxNode:
     """What an op's importer sees of one node.
@@ -264,7 +269,7 @@ class OnnxNode:
 
     def whole(self, index: int = 0) -> bool:
         """Whether an operand's elements are whole numbers or truth values by their type."""
-        return self.types[index].startswith(("int", "uint", "bool"))
+        return is_whole(self.types[index])
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute or its default."""
