@@ -13,8 +13,9 @@ from lpverify.io.onnx import Model
 from lpverify.io.results import Answer, answer_of
 from lpverify.io.vnnlib import read_query
 from lpverify.loading import LoadedNetwork, Path, load, model_of, path_of, split_outputs
+from lpverify.proof import Proof
 from lpverify.query import Number, Query
-from lpverify.verdict import Proof, Sat, Unsat, Witness
+from lpverify.verdict import Sat, Unsat, Witness
 from lpverify.verify import verify_query
 
 __all__ = [

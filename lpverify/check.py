@@ -21,11 +21,12 @@ from lpverify.bounds.evaluate import (
     to_numpy,
 )
 from lpverify.bounds.farkas import alternatives, combination_bound, necessary
+from lpverify.bounds.halfspaces import HalfSpaces, shrink, table_of
 from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch
 from lpverify.interval import Array, Box
 from lpverify.multipliers import Effort, Multipliers
 from lpverify.problem import Problem
-from lpverify.verdict import Leaf, Proof, ProofNode, covers
+from lpverify.proof import Leaf, Proof, ProofNode, covers
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class _Checker:
     def __init__(self, problem: Problem, proof: Proof) -> None:
         self.problem, self.proof = problem, proof
         self.arithmetic: Arithmetic = double_precision(problem)
+        self.table = table_of(problem)
         self.failures: list[str] = []
         self.leaves = 0
 
@@ -81,20 +83,29 @@ class _Checker:
     def _visit(self, item: Subproblem) -> list[Subproblem]:
         """Bounds one node again; checks it if it is a leaf, else returns its children."""
         node = self.proof.nodes[item.node]
+        if (item.lower > item.upper).any():  # clipping leaves nothing of this side of the parent's split
+            return self._nothing(item, node)
         batch = make_batch([item], self.arithmetic)
         effort = replace(node.effort or Effort(), schedule=None)
         warm, rows = admissible(node.multipliers), self._rows(node)
         evaluation = evaluate(self.problem, self.arithmetic, batch, effort, warm, rows)
+        box, empty = self._clipped(item, node, batch, evaluation)
         if node.leaf is not None:
             self.leaves += 1
-            if not self._holds(item, node.leaf, batch, evaluation):
+            if not (empty or self._holds(item, node.leaf, batch, evaluation)):
                 self.failures.append(f"leaf {item.node} is not refuted")
             return []
         splits = [self.proof.nodes[c].split for c in node.children]
         if not covers(splits):
             self.failures.append(f"the children of node {item.node} leave something out")
             return []
-        return self._children(item, node, batch, evaluation)
+        return self._children(item, node, evaluation, box)
+
+    def _nothing(self, item: Subproblem, node: ProofNode) -> list[Subproblem]:
+        """Nodes whose region is empty hold, and so do those below them."""
+        if node.leaf is not None:
+            self.leaves += 1
+        return [replace(item, node=k) for k in node.children]
 
     def _rows(self, node: ProofNode) -> np.ndarray | None:
         """The recorded rows as a batch of one; positions that the case does not have are dropped."""
@@ -103,12 +114,25 @@ class _Checker:
         most = len(case_forms(self.problem, node.case))
         return np.array([[r if 0 <= r < most else 0 for r in node.rows]])
 
-    def _children(
+    def _clipped(
         self, item: Subproblem, node: ProofNode, batch: Batch, evaluation: Evaluation
-    ) -> list[Subproblem]:
+    ) -> tuple[Box, bool]:
+        """The box that the node's children live in, and whether nothing is left of it."""
         box = Box(item.lower[None], item.upper[None])
-        if node.clipped:
-            box = clip(self.problem, batch.cases, evaluation, box)
+        if not node.clipped:
+            return box, False
+        if node.effort is None or not node.effort.half_spaces or self.table is None:
+            return clip(self.problem, batch.cases, evaluation, box), False
+        found = necessary(self.problem, self.arithmetic, batch, evaluation, item.splits, 0)
+        atoms = self.table.of_atoms(item.case, HalfSpaces(*found.atoms))
+        splits = HalfSpaces(found.splits[0][None], found.splits[1][None])
+        closed = self.table.closed(batch.cases, evaluation.lower)
+        box, closed = shrink(box, atoms, closed, splits)
+        return box, bool(closed.all())
+
+    def _children(
+        self, item: Subproblem, node: ProofNode, evaluation: Evaluation, box: Box
+    ) -> list[Subproblem]:
         item = inherit(item, self.arithmetic.network, evaluation, 0)
         item = replace(item, lower=box.lower[0], upper=box.upper[0])
         children = []

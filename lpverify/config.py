@@ -40,6 +40,7 @@ class Config:
         record_proof: Keep the multipliers of every leaf, so that `check` can recompute an `unsat`.
         input_split_limit: Up to this many free inputs the search bisects inputs instead of ReLU phases.
         attack_share: Share of the remaining time that the gradient attack may take before the search.
+        threads: For the compiled kernel; 0: one for each usable core.
         max_coefficients: Coefficients of one backward pass held at a time, a value and a row each.
     """
 
@@ -48,5 +49,6 @@ class Config:
     record_proof: bool = False
     input_split_limit: int = 16
     attack_share: float = 0.05
+    threads: int = 0
     max_coefficients: int = 2**22
     deadline: Deadline = field(default_factory=Deadline)

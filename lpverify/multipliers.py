@@ -47,9 +47,12 @@ class Effort:
         budget: Multiplications that the backward bounds of all values may take; a value that needs more
             than is left keeps its interval.
         forward: Tighten intervals by a forward pass first.
+        half_spaces: Input boxes of children are clipped by the half-spaces of neuron splits too, alternative
+            by alternative (`bounds.halfspaces`).
     """
 
     method: Method = "crown"
     schedule: Schedule | None = None
     budget: float = float("inf")
     forward: bool = False
+    half_spaces: bool = False

@@ -14,28 +14,36 @@ from lpverify.bounds.evaluate import (
     slices,
     to_numpy,
 )
+from lpverify.bounds.halfspaces import Table
 from lpverify.bounds.propagate import Region
 from lpverify.bounds.subproblem import Subproblem, inherit
 from lpverify.config import Config
 from lpverify.io.onnx import Model
+from lpverify.kernels.dense import DenseKernel
 from lpverify.multipliers import Effort
 from lpverify.problem import Problem, compile_problem
+from lpverify.proof import Leaf, Proof
 from lpverify.query import Query
 from lpverify.replay import Replayer
 from lpverify.search.attack import AttackPlan, first_candidates, gradient_attack, try_points
 from lpverify.search.bab import Search
 from lpverify.search.branching import worst_row
+from lpverify.search.dense import DenseSearch
 from lpverify.search.engines import (
     ROOT_SHARE,
     bounding_effort,
     choose_arithmetic,
     choose_engine,
+    dense_kernel,
+    usable_cores,
 )
 from lpverify.search.tree import Tree
-from lpverify.verdict import Leaf, Progress, Proof, Sat, Timeout, Unsat, Verdict, Witness
+from lpverify.solvers.highs import Highs
+from lpverify.verdict import Progress, Sat, Timeout, Unsat, Verdict, Witness
 
 Report = Callable[[Progress], None]
 CANDIDATE_CASES = 64
+FIRST_SECONDS = 0.5  # of branch and bound by the kernel, before the gradient attack
 ATTACKED_ELEMENTS = 200_000_000  # of all values, in all points of a gradient attack together
 
 
@@ -85,6 +93,9 @@ class _Ladder:
         verdict = self._sweep(cheap, Effort("ibp"), "interval bounds")
         if verdict is not None:
             return verdict
+        dense = dense_kernel(self.problem, self.config)
+        if dense is not None:
+            return self._dense_search(*dense)
         arithmetic = choose_arithmetic(self.problem, self.config)
         effort = bounding_effort(self.problem, self.config, ROOT_SHARE)
         verdict = self._sweep(arithmetic, effort, "linear bounds")
@@ -176,6 +187,18 @@ class _Ladder:
                 if witness is not None:
                     return witness
         return None
+
+    def _dense_search(self, kernel: DenseKernel, table: Table) -> Verdict:
+        """Branch and bound by the compiled kernel; the gradient attack only where that takes its time."""
+        threads = self.config.threads or usable_cores()
+        search = DenseSearch(
+            self.problem, kernel, table, self.replay, self.tree, Highs(), threads, self.roots, self.report
+        )
+        verdict = search.run(self.config.deadline.within(FIRST_SECONDS))
+        if not isinstance(verdict, Timeout):
+            return verdict
+        witness = self._attack(double_precision(self.problem))
+        return search.run(self.config.deadline) if witness is None else Sat(witness, search.progress())
 
     def _search(self, arithmetic: Arithmetic) -> Verdict:
         engine = choose_engine(self.problem, arithmetic, self.config)

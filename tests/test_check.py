@@ -10,7 +10,8 @@ from lpverify.check import check_proof
 from lpverify.config import Config, Deadline
 from lpverify.errors import InternalError
 from lpverify.problem import compile_problem
-from lpverify.verdict import Leaf, Proof, Unsat
+from lpverify.proof import Leaf, Proof
+from lpverify.verdict import Unsat
 from lpverify.verify import verify_query
 
 

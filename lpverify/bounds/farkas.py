@@ -21,7 +21,7 @@ from lpverify.bounds.evaluate import (
 from lpverify.bounds.linear import backward, centre_value
 from lpverify.interval import SUM_INFLATION, Box, gamma
 from lpverify.problem import Problem
-from lpverify.verdict import Combination, NeuronSplit
+from lpverify.proof import Combination, NeuronSplit
 
 
 @dataclass(frozen=True)

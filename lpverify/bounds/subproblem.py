@@ -12,7 +12,7 @@ from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Multipliers
 from lpverify.network import Network
 from lpverify.ops.steps import StepOp
-from lpverify.verdict import InputSplit, NeuronSplit, Split
+from lpverify.proof import InputSplit, NeuronSplit, Split
 
 
 @dataclass(frozen=True)

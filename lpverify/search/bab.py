@@ -22,22 +22,13 @@ from lpverify.config import Deadline
 from lpverify.interval import Box
 from lpverify.multipliers import Effort
 from lpverify.problem import Problem
+from lpverify.proof import Leaf, Split
 from lpverify.search.attack import Replay, try_points
 from lpverify.search.branching import Rule, all_linear, worst_row
 from lpverify.search.leaf import decide
 from lpverify.search.tree import Frontier, Tree
 from lpverify.solvers.base import LpBackend
-from lpverify.verdict import (
-    Leaf,
-    Progress,
-    Sat,
-    Split,
-    Timeout,
-    Unknown,
-    Unsat,
-    Verdict,
-    Witness,
-)
+from lpverify.verdict import Progress, Sat, Timeout, Unknown, Unsat, Verdict, Witness
 
 
 @dataclass(frozen=True)

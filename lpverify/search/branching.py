@@ -12,8 +12,8 @@ from lpverify.ops.base import BilinearOp, ElementwiseOp, IntervalOp
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.steps import StepOp
 from lpverify.problem import Problem
+from lpverify.proof import InputSplit, NeuronSplit, Split
 from lpverify.search.neurons import neuron_split, step_split
-from lpverify.verdict import InputSplit, NeuronSplit, Split
 
 ENUMERATE = 8  # unstable neurons up to which phases are split instead of inputs
 

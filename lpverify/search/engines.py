@@ -1,13 +1,17 @@
 """Chooses how to search, by features of the problem: size, convolutions, free inputs, ReLUs."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 
+from lpverify.bounds.condense import condense
 from lpverify.bounds.evaluate import Arithmetic, double_precision
 from lpverify.bounds.forward import NEGLIGIBLE
+from lpverify.bounds.halfspaces import Table, table_of
 from lpverify.config import Config
 from lpverify.interval import Array
+from lpverify.kernels.dense import DenseKernel, extension
 from lpverify.multipliers import Effort, Method, Schedule
 from lpverify.ops.convolution import Conv
 from lpverify.problem import Problem
@@ -75,6 +79,20 @@ def forward_gain(problem: Problem) -> float:
         return 0.0
     rows = sum(int(np.prod(network.nodes[k].shape)) for k in network.refinable)
     return 2.0 * rows / columns
+
+
+def dense_kernel(problem: Problem, config: Config) -> tuple[DenseKernel, Table] | None:
+    """The compiled kernel and the table of conditions, where both can treat the problem."""
+    if extension() is None or free_inputs(problem) > config.input_split_limit:
+        return None
+    graph = condense(problem.network)
+    table = None if graph is None else table_of(problem)
+    return None if graph is None or table is None else (DenseKernel(graph), table)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> Engine:

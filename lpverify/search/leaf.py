@@ -5,8 +5,8 @@ import numpy as np
 from lpverify.bounds.farkas import Necessary, alternatives, combination_bound
 from lpverify.errors import SolverError
 from lpverify.problem import Problem
+from lpverify.proof import Combination, Leaf
 from lpverify.solvers.base import LinearProgram, LpBackend, LpStatus
-from lpverify.verdict import Combination, Leaf
 
 MOST_ALTERNATIVES = 20_000
 

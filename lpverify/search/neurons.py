@@ -18,7 +18,7 @@ from lpverify.interval import Array, Box
 from lpverify.ops.base import BilinearOp, ElementwiseOp, Op
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.steps import StepOp
-from lpverify.verdict import NeuronSplit
+from lpverify.proof import NeuronSplit
 
 RELAXED_AGAIN = 32  # most elements of one node that are scored by relaxing them again
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.multipliers import Effort, Multipliers
-from lpverify.verdict import Leaf, Proof, ProofNode, Split
+from lpverify.proof import Leaf, NodeTable, Proof, Split, split_columns
 
 
 @dataclass
@@ -13,33 +15,54 @@ class Tree:
     """Proof nodes so far; `record` keeps the multipliers of leaves."""
 
     record: bool
-    nodes: list[ProofNode] = field(default_factory=list)
+    nodes: NodeTable = field(default_factory=NodeTable)
     closed: int = 0
 
     def root(self, case: int) -> int:
         """Adds the root of a case."""
-        self.nodes.append(ProofNode(-1, case, None))
-        return len(self.nodes) - 1
+        return self.nodes.append(1, parent=-1, case=case)
 
     def bounded(self, node: int, effort: Effort, clipped: bool) -> None:
         """Notes how a node was bounded and whether its children live in its clipped box."""
-        entry = self.nodes[node]
-        entry.effort, entry.clipped = entry.effort or effort, clipped
+        if not self.nodes.column("effort")[node]:
+            self.nodes.column("effort")[node] = self.nodes.effort_number(effort)
+        self.nodes.column("clipped")[node] = clipped
 
     def note(self, node: int, multipliers: Multipliers | None, rows: Sequence[int]) -> None:
         """Keeps what the node's bounds were computed with."""
-        self.nodes[node].multipliers, self.nodes[node].rows = multipliers, tuple(rows)
+        self.nodes.multipliers[node], self.nodes.rows[node] = multipliers, tuple(rows)
 
     def close(self, node: int, leaf: Leaf) -> None:
         """Marks a node as refuted."""
-        self.nodes[node].leaf = leaf
+        self.nodes.column("leaf")[node] = True
+        if leaf.combinations is not None:
+            self.nodes.leaves[node] = leaf
         self.closed += 1
 
     def child(self, parent: int, split: Split) -> int:
         """Adds a child of a node."""
-        self.nodes.append(ProofNode(parent, self.nodes[parent].case, split))
-        self.nodes[parent].children.append(len(self.nodes) - 1)
-        return len(self.nodes) - 1
+        case = self.nodes.column("case")[parent]
+        return self.nodes.append(1, parent=parent, case=case, **split_columns(split))
+
+    def close_all(self, nodes: np.ndarray) -> None:
+        """Marks nodes as refuted by their bounds."""
+        self.nodes.column("leaf")[nodes] = True
+        self.closed += len(nodes)
+
+    def children(self, parents: np.ndarray, **columns: object) -> np.ndarray:
+        """Adds one child of each of many nodes, with columns of their splits; returns their indices."""
+        cases = self.nodes.column("case")[parents]
+        first = self.nodes.append(len(parents), parent=parents, case=cases, **columns)
+        return np.arange(first, first + len(parents))
+
+    def path(self, node: int) -> list[Split]:
+        """The splits from the root to a node."""
+        splits: list[Split] = []
+        while node >= 0:
+            entry = self.nodes.split(node)
+            splits += [] if entry is None else [entry]
+            node = int(self.nodes.column("parent")[node])
+        return splits[::-1]
 
     def proof(self, cases: int) -> Proof:
         """The finished proof; raises if anything is open."""

@@ -10,9 +10,9 @@ from lpverify.bounds.propagate import Region
 from lpverify.interval import Box
 from lpverify.multipliers import Effort
 from lpverify.problem import compile_problem
+from lpverify.proof import Combination, NeuronSplit
 from lpverify.search.leaf import _solve
 from lpverify.solvers.highs import Highs
-from lpverify.verdict import Combination, NeuronSplit
 
 
 def exact_bound(conditions, combination):

@@ -22,7 +22,8 @@ from lpverify.io.results import (
     standard_text,
     undecided,
 )
-from lpverify.verdict import Progress, Proof, Sat, Timeout, Unknown, Unsat, Witness
+from lpverify.proof import Proof
+from lpverify.verdict import Progress, Sat, Timeout, Unknown, Unsat, Witness
 
 TENTH = np.float32(0.1)
 WITNESS = Witness(

@@ -43,7 +43,7 @@ from lpverify.ops.periodic import Acos, Asin, Cos, Sin, Tan
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.quantize import Quantise
 from lpverify.ops.steps import Floor, Heaviside, Round, Sign, StepOp, Trunc
-from lpverify.verdict import NeuronSplit
+from lpverify.proof import NeuronSplit
 
 DIGITS = 60
 SCALES = [10.0**e for e in (-30, -20, -10, -5, -3, -2, -1, 0, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 30)]

@@ -8,9 +8,9 @@ from lpverify.bounds.subproblem import Subproblem, child, clamp
 from lpverify.interval import Box
 from lpverify.multipliers import Effort
 from lpverify.problem import compile_problem
+from lpverify.proof import InputSplit, NeuronSplit, covers
 from lpverify.search.branching import all_linear, free_inputs, input_bisection, neurons_first
 from lpverify.search.tree import Frontier
-from lpverify.verdict import InputSplit, NeuronSplit, covers
 
 
 def evaluated(lower, upper, seed=0):

@@ -1,0 +1,352 @@
+"""Branch and bound on small dense ReLU networks: many subproblems at a time, bounded by the compiled kernel.
+
+Accepts: problems whose network `condense` can rewrite, with few free inputs.
+Method: depth first in blocks with best-bound restarts. Each subproblem is clipped to its half-spaces, then
+split at the input or the neuron whose relaxation gap promises more, both in the same unit: the expected rise
+of the lower bound. Where much halving has left few neurons unstable their phases are enumerated, and a
+subproblem on which the network is linear goes to an LP.
+Guarantee: `Unsat` only when every subproblem was refuted by certified bounds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+
+from lpverify.bounds.evaluate import Batch, double_precision, evaluate
+from lpverify.bounds.farkas import necessary
+from lpverify.bounds.halfspaces import HalfSpaces, Table, shrink
+from lpverify.bounds.propagate import Region
+from lpverify.bounds.subproblem import Subproblem, make_batch
+from lpverify.config import Deadline
+from lpverify.interval import Box
+from lpverify.kernels.dense import DenseBounds, DenseKernel
+from lpverify.multipliers import Effort
+from lpverify.problem import Problem
+from lpverify.proof import Leaf, NeuronSplit
+from lpverify.search.attack import Replay
+from lpverify.search.branching import all_linear
+from lpverify.search.leaf import decide
+from lpverify.search.pool import Columns, Pool
+from lpverify.search.tree import Tree
+from lpverify.solvers.base import LpBackend
+from lpverify.verdict import Progress, Sat, Timeout, Unknown, Unsat, Verdict, Witness
+
+EFFORT = Effort("crown", half_spaces=True)
+SPLITS = 16  # latest neuron splits of a subproblem whose half-spaces clip it
+ENUMERATE = 8  # unstable neurons up to which phases are split whatever inputs promise
+HALVINGS = 10  # of every free input before that, on average
+INPUT_SHARE = 5.0  # of the gap that halving the inputs behind it should close
+BATCH, SECONDS = 256, 0.2  # most subproblems, and seconds, of one call of the kernel
+ROOT_ELEMENTS = 20_000_000  # boxes of neurons of roots that are held at a time
+LEAF_SECONDS = 10.0  # for the LP of one subproblem
+RESTART_EVERY = 16  # rounds between best-bound restarts
+TOLERANCE = 1e-6  # violation up to which a point is replayed
+
+
+@dataclass
+class DenseSearch:
+    """The state of one branch-and-bound run; see the module.
+
+    Attributes:
+        problem: What is decided.
+        kernel: Of its network.
+        table: Of its cases' conditions.
+        replay: Turns points into witnesses.
+        tree: Where the proof grows.
+        backend: Decides subproblems on which the network is linear.
+        threads: For the kernel.
+        waiting: Subproblems to start with.
+        report: Called with the progress.
+    """
+
+    problem: Problem
+    kernel: DenseKernel
+    table: Table
+    replay: Replay
+    tree: Tree
+    backend: LpBackend
+    threads: int
+    waiting: Sequence[Subproblem]
+    report: Callable[[Progress], None] = lambda progress: None
+    stuck: int = 0
+    rounds: int = 0
+    size: int = BATCH
+    bounded: int = 0
+    seconds: float = 0.0  # inside the kernel
+    pool: Pool = field(init=False)
+
+    def __post_init__(self) -> None:
+        inputs, neurons = self.problem.network.input_size, self.kernel.neurons
+        self.pool = Pool(
+            {
+                **{name: ((), np.int64) for name in ("node", "case", "depth")},
+                **{name: ((inputs,), np.float64) for name in ("lower", "upper")},
+                **{name: ((neurons,), np.float64) for name in ("known_lower", "known_upper")},
+                "floor": ((self.table.width,), np.float64),
+                "margin": ((), np.float64),
+                "split": ((SPLITS,), np.int32),
+                "side": ((SPLITS,), np.int8),
+            }
+        )
+
+    def run(self, deadline: Deadline) -> Verdict:
+        """Refutes all subproblems, or finds a counterexample, or says how far it came; can be resumed."""
+        while len(self.pool) or self.waiting:
+            if deadline.passed:
+                return Timeout(self.progress())
+            if not len(self.pool):
+                self._push_roots()
+            witness = self._round()
+            if witness is not None:
+                return Sat(witness, self.progress())
+            self.report(self.progress())
+        if self.stuck:
+            return Unknown(
+                f"{self.stuck} subproblem(s) can't be decided within rounding error", self.progress()
+            )
+        return Unsat(self.tree.proof(len(self.problem.cases)), self.progress())
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        margin = self.pool.column("margin").min(initial=np.inf)
+        left = len(self.pool) + len(self.waiting) + self.stuck
+        return Progress(self.tree.closed, left, float(margin), "branch and bound")
+
+    def _round(self) -> Witness | None:
+        """Bounds a batch and settles it."""
+        self._restart()
+        items = self.pool.take(self.size)
+        start = monotonic()
+        bounds = self._bound(items)
+        took = monotonic() - start
+        self.size = int(np.clip(SECONDS / took * len(items["node"]), 1, BATCH))
+        return self._settle(items, bounds)
+
+    def _push_roots(self) -> None:
+        """Some of the roots that wait: as many as fit into memory."""
+        most = max(BATCH, ROOT_ELEMENTS // max(self.kernel.neurons, 1))
+        roots, self.waiting = self.waiting[:most], self.waiting[most:]
+        count, inputs = len(roots), self.problem.network.input_size
+        known = np.full((2, count, self.kernel.neurons), np.inf)
+        known[0] = -np.inf
+        for i, root in enumerate(roots):
+            for k, value in self.kernel.graph.values.items():
+                if value in root.known:
+                    first = self.kernel.offsets[k]
+                    for end, box in zip(known, root.known[value], strict=True):
+                        flat = np.asarray(box, np.float64).reshape(-1)
+                        end[i, first : first + len(flat)] = flat
+        self.pool.push(
+            {
+                "node": np.array([r.node for r in roots]),
+                "case": np.array([r.case for r in roots]),
+                "depth": np.zeros(count, np.int64),
+                "lower": np.array([r.lower for r in roots]).reshape(count, inputs),
+                "upper": np.array([r.upper for r in roots]).reshape(count, inputs),
+                "known_lower": known[0],
+                "known_upper": known[1],
+                "floor": np.full((count, self.table.width), -np.inf),
+                "margin": np.array([r.margin for r in roots]),
+                "split": np.full((count, SPLITS), -1),
+                "side": np.zeros((count, SPLITS)),
+            }
+        )
+
+    def _restart(self) -> None:
+        """Now and then the worst subproblems come to the top."""
+        self.rounds += 1
+        if self.rounds % RESTART_EVERY == 0:
+            self.pool.reorder(np.argsort(-self.pool.column("margin"), kind="stable"))
+
+    def _bound(self, items: Columns) -> DenseBounds:
+        """Bounds in float32; again in float64 where only the rounding error is in the way."""
+        wanted = self._wanted(items)
+        depth = int((items["split"] >= 0).sum(axis=1).max(initial=0))
+        bounds = self._kernel(items, wanted, depth, False)
+        close = np.maximum(items["floor"], bounds.value + 2 * np.fmin(bounds.loss, 1e300))
+        refuted = self.table.closed(items["case"], np.maximum(items["floor"], bounds.value)).all(axis=1)
+        again = np.flatnonzero(~refuted & self.table.closed(items["case"], close).all(axis=1))
+        if len(again):
+            part = {name: column[again] for name, column in items.items()}
+            bounds.put(again, self._kernel(part, wanted[again], depth, True))
+            for name in ("known_lower", "known_upper"):
+                items[name][again] = part[name]
+        items["floor"] = np.maximum(items["floor"], bounds.value)
+        return bounds
+
+    def _wanted(self, items: Columns) -> np.ndarray:
+        """The forms that some open atom reads, -1 elsewhere."""
+        cases, floor = items["case"], items["floor"]
+        closed = self.table.closed(cases, floor)
+        reads = self.table.present[cases] & ~closed[:, :, None]
+        needed = np.zeros(floor.shape, bool)
+        entry = np.broadcast_to(np.arange(len(cases))[:, None, None], reads.shape)
+        needed[entry[reads], self.table.column[cases][reads]] = True
+        return np.ascontiguousarray(np.where(needed, self.table.forms[cases], -1), np.int32)
+
+    def _kernel(self, items: Columns, wanted: np.ndarray, depth: int, double: bool) -> DenseBounds:
+        start = monotonic()
+        splits = tuple(np.ascontiguousarray(items[name][:, :depth]) for name in ("split", "side"))
+        box, known = (items["lower"], items["upper"]), (items["known_lower"], items["known_upper"])
+        bounds = self.kernel.bound(box, known, wanted, (splits[0], splits[1]), double, self.threads)
+        self.bounded += len(wanted)
+        self.seconds += monotonic() - start
+        return bounds
+
+    def _settle(self, items: Columns, bounds: DenseBounds) -> Witness | None:
+        """Closes, clips and splits; returns a witness if a candidate is one."""
+        cases, nodes = items["case"], items["node"]
+        table = self.tree.nodes
+        table.column("effort")[nodes] = table.effort_number(EFFORT)
+        table.column("clipped")[nodes] = True
+        closed = self.table.closed(cases, items["floor"])
+        closed[bounds.empty > 0] = True
+        rows = HalfSpaces(bounds.slope, bounds.height)
+        splits = HalfSpaces(bounds.split_slope, bounds.split_height)
+        box = Box(items["lower"], items["upper"])
+        clipped, closed = shrink(box, self.table.half_spaces(cases, rows), closed, splits)
+        refuted = closed.all(axis=1)
+        self.tree.close_all(nodes[refuted])
+        left = np.flatnonzero(~refuted)
+        if not len(left):
+            return None
+        gaps = self.table.gaps(cases[left], items["floor"][left])
+        row = self._nearest_row(cases[left], gaps, closed[left])
+        witness = self._candidates(items, bounds, left, row)
+        if witness is not None:
+            return witness
+        linear = bounds.unstable[left] == 0
+        for i in left[linear]:
+            witness = self._leaf({name: column[i] for name, column in items.items()})
+            if witness is not None:
+                return witness
+        left, row, gaps = left[~linear], row[~linear], gaps[~linear]
+        items = {name: column[left] for name, column in items.items()}
+        items["lower"], items["upper"] = clipped.lower[left], clipped.upper[left]
+        best = gaps.max(axis=2)
+        items["margin"] = np.where(closed[left], np.inf, best).min(axis=1)
+        self._split(items, bounds, left, row)
+        return None
+
+    def _nearest_row(self, cases: np.ndarray, gaps: np.ndarray, closed: np.ndarray) -> np.ndarray:
+        """For each subproblem the row nearest to refuting its farthest alternative."""
+        best = np.where(closed, np.inf, gaps.max(axis=2))
+        entry, d = np.arange(len(cases)), best.argmin(axis=1)
+        return self.table.column[cases, d, gaps[entry, d].argmax(axis=1)]
+
+    def _candidates(
+        self, items: Columns, bounds: DenseBounds, left: np.ndarray, row: np.ndarray
+    ) -> Witness | None:
+        """The corners at which the bounds are attained, and the centres."""
+        lower, upper, cases = items["lower"][left], items["upper"][left], items["case"][left]
+        corners = np.where(bounds.slope[left, row] > 0, lower, upper)
+        points = np.concatenate([corners, 0.5 * lower + 0.5 * upper])
+        with np.errstate(all="ignore"):
+            forms = self.problem.network(points)
+        cases = np.concatenate([cases, cases])
+        values = np.take_along_axis(forms, np.maximum(self.table.forms[cases], 0), axis=1)
+        violation = self.table.violation(cases, values)
+        for i in np.argsort(violation)[:2]:
+            if violation[i] > TOLERANCE * (1.0 + float(np.abs(values[i]).max())):
+                return None
+            witness = self.replay(points[i], int(cases[i]))
+            if witness is not None:
+                return witness
+        return None
+
+    def _split(self, items: Columns, bounds: DenseBounds, left: np.ndarray, row: np.ndarray) -> None:
+        """Pushes both children of each subproblem; those that nothing can split are stuck."""
+        lower, upper = items["lower"], items["upper"]
+        middle = 0.5 * lower + 0.5 * upper
+        inside = (lower < middle) & (middle < upper)
+        gain = INPUT_SHARE * bounds.input_score[left, row] + 1e-9 * (upper - lower)
+        gain = np.where(inside, gain, -1.0)
+        index, entry = gain.argmax(axis=1), np.arange(len(left))
+        neuron, score = bounds.best_neuron[left, row], bounds.neuron_score[left, row]
+        deep = items["depth"] > HALVINGS * np.maximum(inside.sum(axis=1), 1)
+        few = (bounds.unstable[left] <= ENUMERATE) & deep
+        phase = (neuron >= 0) & (few | (score > gain[entry, index]))
+        ok = phase | (gain[entry, index] >= 0)
+        self.stuck += int((~ok).sum())
+        keep = np.flatnonzero(ok)
+        items = {name: column[keep] for name, column in items.items()}
+        phase, index, neuron = phase[keep], index[keep], neuron[keep]
+        children = [self._child(items, phase, index, neuron, middle[keep], side) for side in (False, True)]
+        both = {name: np.concatenate([c[name] for c in children]) for name in children[0]}
+        order = np.argsort(-both["margin"], kind="stable")
+        self.pool.push({name: column[order] for name, column in both.items()})
+
+    def _child(
+        self,
+        items: Columns,
+        phase: np.ndarray,
+        index: np.ndarray,
+        neuron: np.ndarray,
+        middle: np.ndarray,
+        upper: bool,
+    ) -> Columns:
+        """The children on one side of all splits."""
+        child = {name: column.copy() for name, column in items.items()}
+        halved, fixed = np.flatnonzero(~phase), np.flatnonzero(phase)
+        end = child["lower" if upper else "upper"]
+        end[halved, index[halved]] = middle[halved, index[halved]]
+        child["depth"] += ~phase
+        known = child["known_lower" if upper else "known_upper"]
+        clamp = np.maximum if upper else np.minimum
+        known[fixed, neuron[fixed]] = clamp(known[fixed, neuron[fixed]], 0.0)
+        for name, value in (("split", neuron[fixed]), ("side", 1 if upper else -1)):
+            child[name][fixed, 1:] = child[name][fixed, :-1]
+            child[name][fixed, 0] = value
+        values, elements = self._places(neuron)
+        child["node"] = self.tree.children(
+            items["node"],
+            kind=np.where(phase, 2, 1),
+            value=np.where(phase, values, index),
+            element=np.where(phase, elements, 0),
+            point=np.where(phase, 0.0, middle[np.arange(len(index)), index]),
+            upper=upper,
+            above=phase,
+        )
+        return child
+
+    def _places(self, neuron: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Value of the network and flat element of kernel neurons."""
+        offsets = sorted((first, self.kernel.graph.values[k]) for k, first in self.kernel.offsets.items())
+        firsts, values = (np.array(part) for part in zip(*offsets, strict=True))
+        place = np.searchsorted(firsts, np.maximum(neuron, 0), side="right") - 1
+        return values[place], np.maximum(neuron, 0) - firsts[place]
+
+    def _leaf(self, item: Columns) -> Witness | None:
+        """The network is linear here: an LP decides, unless rounding gets in the way."""
+        node, case = int(item["node"]), int(item["case"])
+        known = {}
+        for k, value in self.kernel.graph.values.items():
+            first, shape = self.kernel.offsets[k], self.problem.network.nodes[value].shape
+            part = slice(first, first + int(np.prod(shape)))
+            known[value] = (
+                item["known_lower"][part].reshape(shape),
+                item["known_upper"][part].reshape(shape),
+            )
+        splits = tuple(s for s in self.tree.path(node) if isinstance(s, NeuronSplit))
+        subproblem = Subproblem(node, case, item["lower"], item["upper"], known, splits)
+        arithmetic = double_precision(self.problem)
+        batch = make_batch([subproblem], arithmetic)
+        batch = Batch(batch.cases, Region(batch.region.box, batch.region.known), batch.splits)
+        evaluation = evaluate(self.problem, arithmetic, batch, Effort("ibp"))
+        if evaluation.refuted[0]:
+            self.tree.close(node, Leaf())
+            return None
+        if all_linear(evaluation, 0):
+            conditions = necessary(self.problem, arithmetic, batch, evaluation, splits, 0)
+            leaf, candidates = decide(self.problem, case, conditions, self.backend, LEAF_SECONDS)
+            if leaf is not None:
+                self.tree.close(node, leaf)
+                return None
+            for point in candidates:
+                witness = self.replay(point, case)
+                if witness is not None:
+                    return witness
+        self.stuck += 1
+        return None
