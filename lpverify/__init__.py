@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         bounds,
         load,
         verify,
+        verify_many,
     )
     from lpverify.errors import InputError, LpverifyError, UnsupportedError
 
@@ -32,6 +33,7 @@ __all__ = [
     "bounds",
     "load",
     "verify",
+    "verify_many",
 ]
 __version__ = "0.1.0"
 

@@ -1,6 +1,8 @@
 """The Python interface: load a network, decide a query, bound a network. NumPy in, NumPy out."""
 
+import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +15,7 @@ from lpverify.io.onnx import Model
 from lpverify.io.results import Answer, answer_of
 from lpverify.io.vnnlib import read_query
 from lpverify.loading import LoadedNetwork, Path, load, model_of, path_of, split_outputs
+from lpverify.problem import compile_problem
 from lpverify.proof import Proof
 from lpverify.query import Number, Query
 from lpverify.verdict import Sat, Unsat, Witness
@@ -30,6 +33,7 @@ __all__ = [
     "bounds",
     "load",
     "verify",
+    "verify_many",
 ]
 
 
@@ -58,7 +62,7 @@ class Result:
         witness: With `sat`.
         reason: Why it is `unknown` or `timeout`, else empty.
         stage: The technique that decided, or that was at work last.
-        seconds: Wall-clock time, loading included.
+        seconds: Wall-clock time, loading included; of `verify_many` see there.
         proof: With `unsat`, if it was recorded.
     """
 
@@ -107,12 +111,71 @@ def verify(
     start = time.monotonic()
     config = _config(timeout, seed, record_proof, start)
     model = model_of(network)
-    parsed = query if isinstance(query, Query) else read_query(path_of(query, "query"))
-    verdict = verify_query(model, parsed, config)
-    answer = answer_of(verdict)
-    proof = verdict.proof if isinstance(verdict, Unsat) and record_proof else None
+    return _decide(model, _parsed(query), config, start)
+
+
+def verify_many(
+    network: LoadedNetwork | Path,
+    queries: Iterable[Query | Path],
+    *,
+    timeout: float = 60.0,
+    seed: int = 0,
+    record_proof: bool = False,
+) -> list[Result]:
+    """Decides several queries about one network, which is loaded once.
+
+    All queries are read before the first is decided, so that one that can't be used is told at once.
+
+    >>> import lpverify
+    >>> results = lpverify.verify_many("model.onnx", ["holds.vnnlib", "violated.vnnlib"], timeout=10)
+    >>> [result.verdict for result in results]
+    ['unsat', 'sat']
+
+    Args:
+        network: From `load`, or a path.
+        queries: Each as for `verify`.
+        timeout: Wall-clock limit of each query, in seconds.
+        seed: Of all random choices; each query's are those of a `verify` of its own.
+        record_proof: Keep what each `unsat` is proven with.
+
+    Returns:
+        A result for each query, in their order. `seconds` is the time of that query, with its reading; the
+        first one's has the loading of the network as well.
+
+    Raises:
+        InputError: A file or an argument is not usable, or a query and the network do not fit.
+        UnsupportedError: Something in them can't be treated.
+    """
+    if isinstance(queries, (str, os.PathLike, Query)) or not isinstance(queries, Iterable):
+        raise InputError(f"queries: expected several, as in a list, got {type(queries).__name__}")
+    start = time.monotonic()
+    _config(timeout, seed, record_proof, start)
+    model = model_of(network)
+    loading = time.monotonic() - start
+    results: list[Result] = []
+    for query, reading in [_prepared(model, query) for query in queries]:
+        start = time.monotonic() - reading - (0.0 if results else loading)
+        results.append(_decide(model, query, _config(timeout, seed, record_proof, start), start))
+    return results
+
+
+def _parsed(query: Query | Path) -> Query:
+    return query if isinstance(query, Query) else read_query(path_of(query, "query"))
+
+
+def _prepared(model: Model, query: Query | Path) -> tuple[Query, float]:
+    """The query, which fits the network, and the seconds that it took to see that."""
+    start = time.monotonic()
+    parsed = _parsed(query)
+    compile_problem(model.network, parsed)
+    return parsed, time.monotonic() - start
+
+
+def _decide(model: Model, query: Query, config: Config, start: float) -> Result:
+    verdict = verify_query(model, query, config)
+    proof = verdict.proof if isinstance(verdict, Unsat) and config.record_proof else None
     witness = _counterexample(verdict.witness, model) if isinstance(verdict, Sat) else None
-    return _result(answer, witness, proof, time.monotonic() - start)
+    return _result(answer_of(verdict), witness, proof, time.monotonic() - start)
 
 
 def _config(timeout: float, seed: int, record_proof: bool, start: float) -> Config:

@@ -83,7 +83,7 @@ class _Checker:
     def _visit(self, item: Subproblem) -> list[Subproblem]:
         """Bounds one node again; checks it if it is a leaf, else returns its children."""
         node = self.proof.nodes[item.node]
-        if (item.lower > item.upper).any():  # clipping leaves nothing of this side of the parent's split
+        if is_empty(item):  # the parent's own bounds leave nothing of this side of its split
             return self._nothing(item, node)
         batch = make_batch([item], self.arithmetic)
         effort = replace(node.effort or Effort(), schedule=None)
@@ -123,9 +123,18 @@ class _Checker:
             return box, False
         if node.effort is None or not node.effort.half_spaces or self.table is None:
             return clip(self.problem, batch.cases, evaluation, box), False
-        found = necessary(self.problem, self.arithmetic, batch, evaluation, item.splits, 0)
-        atoms = self.table.of_atoms(item.case, HalfSpaces(*found.atoms))
-        splits = HalfSpaces(found.splits[0][None], found.splits[1][None])
+        slope = np.zeros((1, self.table.width, self.problem.network.input_size))
+        height = np.full((1, self.table.width), -np.inf)
+        rows, linear = evaluation.rows[0], evaluation.linear.absolute()
+        slope[0, rows], height[0, rows] = linear[0][0], linear[1][0]
+        atoms = self.table.half_spaces(batch.cases, HalfSpaces(slope, height))
+        latest = item.splits[len(item.splits) - min(node.effort.cuts, len(item.splits)) :]
+        found = (
+            necessary(self.problem, self.arithmetic, batch, evaluation, latest, 0).splits if latest else None
+        )
+        splits = HalfSpaces(slope[:, :0], height[:, :0])
+        if found is not None:
+            splits = HalfSpaces(found[0][None], found[1][None])
         closed = self.table.closed(batch.cases, evaluation.lower)
         box, closed = shrink(box, atoms, closed, splits)
         return box, bool(closed.all())
@@ -155,6 +164,12 @@ class _Checker:
             and combination_bound(conditions, c) > 0
             for c in leaf.combinations
         )
+
+
+def is_empty(item: Subproblem) -> bool:
+    """Whether a box of the subproblem, which all its points would lie in, has its ends crossed."""
+    boxes = [(item.lower, item.upper), *item.known.values()]
+    return any(bool((low > high).any()) for low, high in boxes)
 
 
 def admissible(multipliers: Multipliers | None) -> Multipliers | None:

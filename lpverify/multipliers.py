@@ -47,8 +47,8 @@ class Effort:
         budget: Multiplications that the backward bounds of all values may take; a value that needs more
             than is left keeps its interval.
         forward: Tighten intervals by a forward pass first.
-        half_spaces: Input boxes of children are clipped by the half-spaces of neuron splits too, alternative
-            by alternative (`bounds.halfspaces`).
+        half_spaces: Input boxes of children are clipped alternative by alternative (`bounds.halfspaces`).
+        cuts: So many of the latest neuron splits give half-spaces, too.
     """
 
     method: Method = "crown"
@@ -56,3 +56,4 @@ class Effort:
     budget: float = float("inf")
     forward: bool = False
     half_spaces: bool = False
+    cuts: int = 0

@@ -11,7 +11,7 @@ usage: lpverify COMMAND ...
 
 Decides whether a neural network can violate a property.
 
-  lpverify verify NET.onnx PROP.vnnlib [options]        sat, unsat, unknown or timeout
+  lpverify verify NET.onnx PROP.vnnlib ... [options]    sat, unsat, unknown or timeout
   lpverify verify PROP.vnnlib --network f=NET.onnx      the same in the form of VNN-LIB 2
   lpverify info NET.onnx [PROP.vnnlib]                  what is in the files
   lpverify supports [--onnx-operators ...]              what is supported, in the words of VNN-LIB 2
@@ -23,11 +23,19 @@ Files may be packed with gzip.
 
 exit codes: 0 answered, 1 wrong file or option, 3 not supported, 70 internal error
 """
-VERIFY_USAGE = """lpverify verify NET.onnx PROP.vnnlib [options]
-       lpverify verify PROP.vnnlib --network NAME=NET.onnx [options]"""
+VERIFY_USAGE = """lpverify verify NET.onnx PROP.vnnlib [PROP.vnnlib ...] [options]
+       lpverify verify PROP.vnnlib [PROP.vnnlib ...] --network NAME=NET.onnx [options]"""
 VERIFY_HELP = """\
 The first line of stdout is the verdict; after sat follows the input. All else goes to stderr.
 Verdicts are over the real numbers; the input of a sat was run through onnxruntime.
+
+Several properties of one network share loading. All are read first, so that a wrong file is told before
+anything is decided. Each one's answer comes as soon as it is known, in the order given: a line
+'PROP.vnnlib VERDICT', after sat followed by the input. Each has the whole time limit; where one can't be
+stopped within a fifth of it more, or five seconds, the others are unknown. An internal error in one is
+told as the verdict 'error' and by the exit code at the end; the others are still decided. The report is
+{"queries": [report, ...]}, written after each. With --exit-status any sat gives 10, else any unknown 30,
+else any timeout 40, else 20.
 """
 SUPPORTS = {  # options of `supports`, and what they ask for
     "vnnlib-versions": "VNN-LIB versions",
@@ -88,9 +96,17 @@ def verify_parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="NET.onnx PROP.vnnlib, or PROP.vnnlib alone with --network")
+    add(
+        "files", nargs="+", metavar="FILE", help="NET.onnx PROP.vnnlib ..., or PROP.vnnlib ... with --network"
+    )
     add("--network", action="append", metavar="NAME=FILE", help="the network, in the form of VNN-LIB 2")
-    add("--timeout", type=_seconds, default=60.0, metavar="S", help="wall-clock limit, start included (60)")
+    add(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="wall-clock limit of each property, start included (60)",
+    )
     add("--json", metavar="FILE", help="write a report")
     add("--seed", type=_seed, default=0, metavar="N", help="of all random choices (0)")
     add("--check-import", action="store_true", help="first compare the network with onnxruntime")
@@ -131,19 +147,17 @@ def supports_parser() -> Parser:
     return parser
 
 
-def paths(args: argparse.Namespace) -> tuple[str, str]:
-    """Network and query, from either form of the command.
+def paths(args: argparse.Namespace) -> tuple[str, ...]:
+    """The network and then its properties, at least one, from either form of the command.
 
     Raises:
-        InputError: There are too many or too few files.
+        InputError: There are too few files.
         UnsupportedError: There is more than one network.
     """
     if args.network is None:
-        if len(args.files) != 2:
+        if len(args.files) < 2:
             raise InputError(f"expected NET.onnx PROP.vnnlib, got {len(args.files)} file(s)")
-        return args.files[0], args.files[1]
-    if len(args.files) != 1:
-        raise InputError(f"expected PROP.vnnlib alone with --network, got {len(args.files)} files")
+        return tuple(args.files)
     if len(args.network) != 1:
         raise UnsupportedError(
             f"{len(args.network)} networks given, only queries of one network are supported"
@@ -151,4 +165,4 @@ def paths(args: argparse.Namespace) -> tuple[str, str]:
     name, equals, path = args.network[0].partition("=")
     if not (name and equals and path):
         raise InputError(f"--network {args.network[0]!r} is not of the form NAME=FILE")
-    return path, args.files[0]
+    return path, *args.files

@@ -24,10 +24,11 @@ class ProgressLine:
 
     Args:
         end: The limit on the monotonic clock.
+        label: Put before the text.
     """
 
-    def __init__(self, stream: TextIO | None, end: float, wanted: bool) -> None:
-        self.stream, self.end = stream, end
+    def __init__(self, stream: TextIO | None, end: float, wanted: bool, label: str = "") -> None:
+        self.stream, self.end, self.label = stream, end, label
         self.enabled = wanted and stream is not None and stream.isatty()
         self.stage = "starting"
         self.progress: Progress | None = None
@@ -54,7 +55,7 @@ class ProgressLine:
         """Stage, subproblems, worst bound, time left."""
         now = self.progress
         middle = f"{describe(now.closed, now.open, now.margin)}, " if now is not None else ""
-        return f"{self.stage}: {middle}{max(0.0, self.end - time.monotonic()):.0f} s left"
+        return f"{self.label}{self.stage}: {middle}{max(0.0, self.end - time.monotonic()):.0f} s left"
 
     def _columns(self) -> int:
         try:

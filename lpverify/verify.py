@@ -14,12 +14,10 @@ from lpverify.bounds.evaluate import (
     slices,
     to_numpy,
 )
-from lpverify.bounds.halfspaces import Table
 from lpverify.bounds.propagate import Region
 from lpverify.bounds.subproblem import Subproblem, inherit
 from lpverify.config import Config
 from lpverify.io.onnx import Model
-from lpverify.kernels.dense import DenseKernel
 from lpverify.multipliers import Effort
 from lpverify.problem import Problem, compile_problem
 from lpverify.proof import Leaf, Proof
@@ -31,10 +29,11 @@ from lpverify.search.branching import worst_row
 from lpverify.search.dense import DenseSearch
 from lpverify.search.engines import (
     ROOT_SHARE,
+    DenseEngine,
     bounding_effort,
     choose_arithmetic,
     choose_engine,
-    dense_kernel,
+    dense_engine,
     usable_cores,
 )
 from lpverify.search.tree import Tree
@@ -93,9 +92,9 @@ class _Ladder:
         verdict = self._sweep(cheap, Effort("ibp"), "interval bounds")
         if verdict is not None:
             return verdict
-        dense = dense_kernel(self.problem, self.config)
-        if dense is not None:
-            return self._dense_search(*dense)
+        dense = dense_engine(self.problem, self.config)
+        if dense is not None and dense.plan.inputs:
+            return self._dense_search(dense, FIRST_SECONDS)
         arithmetic = choose_arithmetic(self.problem, self.config)
         effort = bounding_effort(self.problem, self.config, ROOT_SHARE)
         verdict = self._sweep(arithmetic, effort, "linear bounds")
@@ -104,7 +103,7 @@ class _Ladder:
         witness = self._attack(arithmetic)
         if witness is not None:
             return Sat(witness, self._progress("attack"))
-        return self._search(arithmetic)
+        return self._search(arithmetic) if dense is None else self._dense_search(dense)
 
     def _progress(self, stage: str) -> Progress:
         margin = min((r.margin for r in self.roots), default=float("inf"))
@@ -188,13 +187,14 @@ class _Ladder:
                     return witness
         return None
 
-    def _dense_search(self, kernel: DenseKernel, table: Table) -> Verdict:
-        """Branch and bound by the compiled kernel; the gradient attack only where that takes its time."""
+    def _dense_search(self, engine: DenseEngine, first: float | None = None) -> Verdict:
+        """Branch and bound by the compiled kernel; after `first` seconds a gradient attack comes between."""
         threads = self.config.threads or usable_cores()
-        search = DenseSearch(
-            self.problem, kernel, table, self.replay, self.tree, Highs(), threads, self.roots, self.report
-        )
-        verdict = search.run(self.config.deadline.within(FIRST_SECONDS))
+        common = (self.problem, engine.kernel, engine.table, self.replay, self.tree, Highs())
+        search = DenseSearch(*common, threads, engine.plan, self.roots, self.report)
+        if first is None:
+            return search.run(self.config.deadline)
+        verdict = search.run(self.config.deadline.within(first))
         if not isinstance(verdict, Timeout):
             return verdict
         witness = self._attack(double_precision(self.problem))

@@ -1,10 +1,12 @@
-"""Ends the process in time: at the limit, on Ctrl-C, on SIGTERM, also while the main thread is in C code.
+"""Acts in time: at the limit, on Ctrl-C, on SIGTERM, also while the main thread is in C code.
 
 A daemon thread waits for the limit and for the bytes that Python's C signal handler writes to a pipe
 (`signal.set_wakeup_fd`); it needs the interpreter lock only to act, so C code that holds the lock for
-long delays it. Two threads may want to answer: `claim` lets one of them do so, the first.
+long delays it. Two threads may want to answer: `claim` lets one of them do so, the first. A main thread that
+has more to do after its answer gives the claim back with `resume`.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -38,28 +40,38 @@ class Watchdog:
     """Answers in place of the main thread when that is not ready.
 
     Args:
-        end: When, on the monotonic clock.
-        conclude: Answers and returns the exit code; gets the number of the signal, 0 at the limit.
+        end: When, on the monotonic clock; `conclude` may set the attribute, others use `resume`.
+        conclude: Answers and returns the exit code, or None if the process goes on until a new `end`; gets
+            the number of the signal, 0 at the limit.
         tick: Called several times a second until then, if given.
     """
 
     def __init__(
-        self, end: float, conclude: Callable[[int], int], tick: Callable[[], None] | None = None
+        self, end: float, conclude: Callable[[int], int | None], tick: Callable[[], None] | None = None
     ) -> None:
         self.end, self.conclude, self.tick = end, conclude, tick
         self._claimed = threading.Lock()
-        self._reader = -1
+        self._reader = self._writer = -1
 
     def claim(self) -> None:
-        """Returns when the main thread is the one to answer, else never: the process is about to end."""
+        """Returns when the main thread is the one to answer; never if the process is about to end."""
         self._claimed.acquire()
+        self.end = float("inf")
+
+    def resume(self, end: float) -> None:
+        """Gives the claim back and waits for a new limit."""
+        self.end = end
+        self._claimed.release()
+        if self._writer >= 0:
+            with contextlib.suppress(BlockingIOError):  # a full pipe wakes the thread as well
+                os.write(self._writer, b"\0")
 
     def start(self) -> None:
         """Takes over the signals and starts the thread; call it in the main thread."""
         if os.name == "posix":
-            self._reader, writer = os.pipe()
-            os.set_blocking(writer, False)
-            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            self._reader, self._writer = os.pipe()
+            os.set_blocking(self._writer, False)
+            signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
@@ -75,27 +87,29 @@ class Watchdog:
             number = self._wait(max(left, 0.0))
             if number or time.monotonic() >= self.end:
                 self._end_process(number)
-                self.end = float("inf")
             elif self.tick is not None:
                 self.tick()
 
     def _wait(self, seconds: float) -> int:
         """The signal that came within that time, or 0."""
         if self._reader < 0:
-            time.sleep(seconds)
+            time.sleep(min(seconds, TICK_SECONDS))  # nothing wakes it when `end` changes
             return 0
         ready, _, _ = select.select([self._reader], [], [], seconds)
         number = os.read(self._reader, 1)[0] if ready else 0
         return number if number in SIGNALS else 0
 
     def _end_process(self, number: int) -> None:
-        """Answers and ends the process; returns only if the limit came while the main thread answers."""
-        if self._claimed.acquire(blocking=False):
-            code = 70
+        """Answers and ends the process; returns if the main thread is answering, or if it has to go on."""
+        if not self._claimed.acquire(timeout=LAST_WORDS_SECONDS if number else 0.0):
+            if number:
+                os._exit(128 + number)
+            return
+        if number or time.monotonic() >= self.end:  # else the main thread answered and resumed meanwhile
+            code: int | None = 70
             try:
                 code = self.conclude(number)
             finally:
-                os._exit(code)
-        if number:
-            time.sleep(LAST_WORDS_SECONDS)
-            os._exit(128 + number)
+                if code is not None:
+                    os._exit(code)
+        self._claimed.release()

@@ -6,6 +6,8 @@ import importlib
 import itertools
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -69,7 +71,7 @@ def test_examples(folder):
 
 
 def test_every_public_function_has_an_example():
-    for name in ("load", "verify", "bounds", "LoadedNetwork"):
+    for name in ("load", "verify", "verify_many", "bounds", "LoadedNetwork"):
         assert ">>> " in getattr(lpverify, name).__doc__, name
 
 
@@ -223,6 +225,76 @@ def test_verify_refuses(folder, arguments, message):
     files = {"network": "model.onnx", "query": "holds.vnnlib"}
     with pytest.raises(InputError, match=message):
         lpverify.verify(**files | arguments)
+
+
+def test_many_queries_get_the_results_of_one_by_one(folder):
+    queries = ["violated.vnnlib", folder / "holds.vnnlib", read_query("violated.vnnlib")]
+    many = lpverify.verify_many("model.onnx", iter(queries), seed=3, record_proof=True)
+    single = [lpverify.verify("model.onnx", query, seed=3, record_proof=True) for query in queries]
+    assert [r.verdict for r in many] == [r.verdict for r in single] == ["sat", "unsat", "sat"]
+    for one, other in zip(many, single, strict=True):
+        assert (one.stage, one.reason, one.proof is None) == (other.stage, other.reason, other.proof is None)
+        if one.witness is not None:
+            assert one.witness.exact == other.witness.exact
+    assert many[1].proof.recorded
+    assert all(0 < r.seconds < 60 for r in many)
+
+
+def test_many_queries_load_the_network_once(folder, monkeypatch):
+    loading, calls = importlib.import_module("lpverify.loading"), []
+    original = loading.load_model
+
+    def slow(path):
+        calls.append(path)
+        time.sleep(0.3)
+        return original(path)
+
+    monkeypatch.setattr(loading, "load_model", slow)
+    results = lpverify.verify_many("model.onnx", ["holds.vnnlib"] * 3)
+    assert calls == ["model.onnx"]
+    assert results[0].seconds > 0.3 > results[1].seconds
+    assert lpverify.verify_many(lpverify.load("model.onnx"), []) == []
+
+
+def test_each_of_many_queries_has_its_own_limit(tmp_path):
+    path, text = (
+        dense(tmp_path / "n.onnx", [30, 60, 60, 60, 1]),
+        "(declare-const Y_0 Real)(assert (>= Y_0 {}))",
+    )
+    for i in range(30):
+        text += f"(declare-const X_{i} Real)(assert (>= X_{i} -1))(assert (<= X_{i} 1))"
+    for name, bound in (("hard", "9"), ("easy", "90000")):
+        (tmp_path / name).write_text(text.format(bound))
+    names = ("hard", "easy", "hard")
+    results = lpverify.verify_many(path, [tmp_path / name for name in names], timeout=0.5)
+    assert [r.verdict for r in results] == ["timeout", "unsat", "timeout"]
+    assert all(r.seconds > 0.4 for r in results[::2])
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        ("holds.vnnlib", "queries: expected several, as in a list, got str"),
+        (Path("holds.vnnlib"), "queries: expected several"),
+        (7, "queries: expected several, as in a list, got int"),
+        (["holds.vnnlib", 7], "query: expected a path, got int"),
+        (["holds.vnnlib", "missing.vnnlib"], "missing.vnnlib: No such file"),
+        (["holds.vnnlib", "wide.vnnlib"], "declares 3 inputs"),
+    ],
+)
+def test_many_queries_are_refused_before_one_is_decided(folder, monkeypatch, queries, message):
+    wide = PROPERTY.format(1) + "(declare-const X_2 Real)(assert (>= X_2 0))(assert (<= X_2 1))"
+    (folder / "wide.vnnlib").write_text(wide)
+    monkeypatch.setattr(importlib.import_module("lpverify.api"), "verify_query", None)
+    with pytest.raises(InputError, match=message):
+        lpverify.verify_many("model.onnx", queries)
+
+
+def test_many_queries_take_one_query_for_a_mistake(folder):
+    with pytest.raises(InputError, match="got Query"):
+        lpverify.verify_many("model.onnx", read_query("holds.vnnlib"))
+    with pytest.raises(InputError, match="timeout: expected a positive"):
+        lpverify.verify_many("model.onnx", [], timeout=0)
 
 
 def test_unknown_keywords_are_errors(folder):

@@ -103,6 +103,7 @@ def files(tmp_path_factory):
     (folder / "bytes.vnnlib").write_bytes(b"\xff\xfe\x00")
     save_network(folder / "hard.onnx", [30, 80, 80, 80, 80, 1])
     (folder / "hard.vnnlib").write_text(property_text(30, -1, 1, "(>= Y_0 12)"))
+    (folder / "easy.vnnlib").write_text(property_text(30, -1, 1, "(>= Y_0 1e9)"))
     return folder
 
 
@@ -200,8 +201,16 @@ def test_recheck(files, tmp_path):
     [
         ((), "arguments are required"),
         (("net.onnx",), "expected NET.onnx PROP.vnnlib, got 1 file"),
-        (("net.onnx", "sat.vnnlib", "sat.vnnlib"), "got 3 file"),
-        (("net.onnx", "sat.vnnlib", "--network", "f=net.onnx"), "alone with --network"),
+        (("net.onnx", "sat.vnnlib", "--network", "f=net.onnx"), "not UTF-8"),
+        (("--network", "f=net.onnx"), "arguments are required"),
+        (("net.onnx", "sat.vnnlib", "missing.vnnlib"), "missing.vnnlib: No such file"),
+        (("net.onnx", "sat.vnnlib", "syntax.vnnlib", "sat.vnnlib"), "syntax.vnnlib:8:1: '(' is never closed"),
+        (
+            ("net.onnx", "sat.vnnlib", "wide.vnnlib"),
+            "declares 3 inputs and 1 outputs, the network has 2 and 1",
+        ),
+        (("net.onnx", "sat.vnnlib", "no_bound.vnnlib"), "input X_1 has no upper bound"),
+        (("missing.onnx", "sat.vnnlib", "unsat.vnnlib"), "missing.onnx: No such file"),
         (("sat.vnnlib", "--network", "net.onnx"), "not of the form NAME=FILE"),
         (("net.onnx", "sat.vnnlib", "--timeout", "0"), "not a positive number"),
         (("net.onnx", "sat.vnnlib", "--timeout", "nan"), "not a positive number"),
@@ -456,6 +465,204 @@ def test_progress_is_for_terminals(files):
     assert shown.count(b"\r\x1b[K") >= 3
     assert b" s left" in shown
     assert shown.rindex(b"\r\x1b[K") < shown.index(b"lpverify: timeout:")
+
+
+# --- several properties ---
+
+
+def answers(done):
+    """Path and verdict of each property on stdout, in that order."""
+    return re.findall(rf"^(\S+) ({'|'.join(WORDS)}|error)$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("form", [("net.onnx",), ("--network", "f=net.onnx")])
+def test_several_properties_are_answered_as_one_by_one(files, form):
+    names = ("sat.vnnlib", "unsat.vnnlib", "empty.vnnlib", "sat.vnnlib", str(files / "unsat.vnnlib"))
+    singles = [run("verify", *form, name, cwd=files) for name in names]
+    done = run("verify", *form, *names, "--seed", "0", cwd=files)
+    assert done.stdout == "".join(f"{n} {s.stdout}" for n, s in zip(names, singles, strict=True))
+    assert done.returncode == 0
+    assert done.stderr == "lpverify: empty.vnnlib: note: the input set of the property is empty\n"
+    assert run("verify", *form, *names, "--quiet", cwd=files).stderr == ""
+
+
+@posix
+def test_answers_come_as_soon_as_they_are_known(files):
+    with start("verify", "hard.onnx", "easy.vnnlib", "hard.vnnlib", cwd=files) as child:
+        assert child.stdout.readline() == "easy.vnnlib unsat\n"
+        assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20)[0] == "hard.vnnlib unknown\n"
+    assert child.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("network", "names", "code"),
+    [
+        ("net.onnx", ("unsat.vnnlib", "empty.vnnlib"), 20),
+        ("net.onnx", ("unsat.vnnlib", "sat.vnnlib", "unsat.vnnlib"), 10),
+        ("hard.onnx", ("hard.vnnlib", "easy.vnnlib"), 40),
+    ],
+)
+def test_exit_status_of_several(files, network, names, code):
+    done = run("verify", network, *names, "--exit-status", "--timeout", "1.5", cwd=files)
+    assert done.returncode == code
+
+
+def test_options_hold_for_each_property(files):
+    options = ("-v", "--check-import", "--record-proof", "--recheck")
+    done = run("verify", "net.onnx", "unsat.vnnlib", "sat.vnnlib", "unsat.vnnlib", *options, cwd=files)
+    assert [word for _, word in answers(done)] == ["unsat", "sat", "unsat"]
+    assert done.stderr.count("differs from onnxruntime by") == 1
+    assert done.stderr.count("unsat.vnnlib: stage: ") == 2
+    assert done.stderr.count("1 leaves re-checked") == 2
+
+
+def test_report_of_several(files, tmp_path):
+    names = ("sat.vnnlib", "unsat.vnnlib")
+    run("verify", "net.onnx", *names, "--json", tmp_path / "r.json", cwd=files)
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert list(content) == ["queries"]
+    for name, found in zip(names, content["queries"], strict=True):
+        run("verify", "net.onnx", name, "--json", tmp_path / "one.json", cwd=files)
+        single = json.loads((tmp_path / "one.json").read_text())
+        assert found["query"] == name
+        assert set(found) == set(single) | {"query"}
+        for key in ("verdict", "witness", "stage", "files", "versions", "options", "proof_nodes"):
+            assert found[key] == single[key], key
+    first, second = (found["seconds"] for found in content["queries"])
+    assert first["start"] > 0
+    assert list(second) == ["load", "verify", "answer", "wall"]
+    assert second["wall"] < first["wall"]
+
+
+@posix
+def test_a_report_that_is_no_file_is_written_once(files):
+    done = run("verify", "net.onnx", "unsat.vnnlib", "sat.vnnlib", "--json", "/dev/stderr", cwd=files)
+    assert [found["verdict"] for found in json.loads(done.stderr)["queries"]] == ["unsat", "sat"]
+
+
+def test_report_of_a_bad_file_among_several(files, tmp_path):
+    run("verify", "net.onnx", "sat.vnnlib", "syntax.vnnlib", "--json", tmp_path / "r", cwd=files)
+    content = json.loads((tmp_path / "r").read_text())["queries"]
+    assert [found["query"] for found in content] == ["sat.vnnlib", "syntax.vnnlib"]
+    for found in content:
+        assert found["verdict"] == "error"
+        assert found["reason"].startswith("syntax.vnnlib:8:1")
+
+
+def test_a_limit_holds_for_each_property(files, tmp_path):
+    names = ("hard.vnnlib", "easy.vnnlib", "hard.vnnlib", "easy.vnnlib")
+    begin = time.monotonic()
+    done = run("verify", "hard.onnx", *names, "--timeout", "2", "--json", tmp_path / "r", cwd=files)
+    assert answers(done) == list(zip(names, ("timeout", "unsat") * 2, strict=True))
+    assert 3.5 < time.monotonic() - begin < 8
+    seconds = [r["seconds"]["wall"] for r in json.loads((tmp_path / "r").read_text())["queries"]]
+    assert max(seconds) < 2 + SLACK_SECONDS
+    assert min(seconds[::2]) > 1.8
+
+
+# Replaces the verification of unsat.vnnlib by something else.
+INSTEAD = """import importlib, time
+v = importlib.import_module("lpverify.verify")
+original = v.verify_query
+def instead(model, query, config, report):
+    if query.path == "unsat.vnnlib":
+        {}
+    return original(model, query, config, report)
+v.verify_query = instead"""
+THREE = ("unsat.vnnlib", "empty.vnnlib")  # after sat.vnnlib
+
+
+def test_a_property_that_comes_back_late_loses_only_itself(files):
+    late = INSTEAD.format("time.sleep(2.5)")
+    done = patched(files, late, *THREE, "--timeout", "2", "--exit-status")
+    assert [word for _, word in answers(done)] == ["sat", "timeout", "unsat"]
+    assert "unsat.vnnlib: timeout: the limit of 2 s was reached; stage: first bounds" in done.stderr
+    assert done.returncode == 10
+
+
+def test_a_property_that_does_not_come_back_ends_the_process(files):
+    stuck = INSTEAD.format("__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)")
+    begin = time.monotonic()
+    done = patched(files, stuck, *THREE, "sat.vnnlib", "--timeout", "2", "--json", "stuck.json")
+    assert 7 < time.monotonic() - begin < 11
+    assert [word for _, word in answers(done)] == ["sat", "timeout", "unknown", "unknown"]
+    assert "empty.vnnlib: unknown: unsat.vnnlib did not end in time; stage: not started" in done.stderr
+    assert done.returncode == 0
+    reports = json.loads((files / "stuck.json").read_text())["queries"]
+    assert [found["verdict"] for found in reports] == ["sat", "timeout", "unknown", "unknown"]
+
+
+@linux
+def test_loading_that_takes_too_long_loses_only_the_first(files):
+    slow = """import time, lpverify.io.onnx as o
+load = o.load_model
+o.load_model = lambda path: time.sleep(2.2) or load(path)"""
+    done = patched(files, slow, *THREE, "--timeout", "2")
+    assert [word for _, word in answers(done)] == ["timeout", "unsat", "unsat"]
+
+
+@linux
+def test_reading_many_properties_does_not_use_up_the_first_limit(files):
+    slow = """import time, lpverify.io.vnnlib as q
+read = q.read_query
+q.read_query = lambda path: time.sleep(0.7) or read(path)"""
+    done = patched(files, slow, *THREE * 2, "--timeout", "3", "--json", "slow.json")
+    assert [word for _, word in answers(done)] == ["sat", *("unsat",) * 4]
+    reports = json.loads((files / "slow.json").read_text())["queries"]
+    assert all(0.7 <= found["seconds"]["load"] < 2.5 for found in reports)
+    assert all(found["seconds"]["wall"] < 3 for found in reports)
+
+
+def test_an_internal_error_loses_only_its_property(files):
+    broken = INSTEAD.format("raise KeyError('lost')")
+    done = patched(files, broken, *THREE, "--json", "broken.json", "--exit-status")
+    assert [word for _, word in answers(done)] == ["sat", "error", "unsat"]
+    assert "lpverify: error: unsat.vnnlib: internal error: KeyError: 'lost'\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 70
+    reports = json.loads((files / "broken.json").read_text())["queries"]
+    assert [found["verdict"] for found in reports] == ["sat", "error", "unsat"]
+    assert reports[1]["reason"] == "KeyError: 'lost'"
+    assert "Traceback" in patched(files, broken, *THREE, "-v").stderr
+
+
+def test_out_of_memory_loses_only_its_property(files):
+    done = patched(files, INSTEAD.format("raise MemoryError"), *THREE, "--exit-status")
+    assert [word for _, word in answers(done)] == ["sat", "unknown", "unsat"]
+    assert "unsat.vnnlib: unknown: out of memory" in done.stderr
+    assert done.returncode == 10
+    done = patched(files, RAISE.format("MemoryError()"), *THREE, "--exit-status")
+    assert [word for _, word in answers(done)] == ["unknown"] * 3
+    assert done.returncode == 30
+
+
+@linux
+@pytest.mark.parametrize("pause", [0.0, 1.0])
+def test_signals_end_several_with_what_is_known(files, tmp_path, pause):
+    arguments = ("verify", "hard.onnx", "hard.vnnlib", "easy.vnnlib", "--json", tmp_path / "r.json")
+    with start(*arguments, cwd=files) as child:
+        wait_for_handlers(child)
+        time.sleep(pause)
+        child.send_signal(signal.SIGTERM)
+        out, err = child.communicate(timeout=30)
+    assert (out, child.returncode) == ("hard.vnnlib unknown\neasy.vnnlib unknown\n", 143)
+    assert "hard.vnnlib: unknown: interrupted; stage: " in err
+    assert "easy.vnnlib: unknown: interrupted; stage: not started" in err
+    reports = json.loads((tmp_path / "r.json").read_text())["queries"]
+    assert [found["reason"] for found in reports] == ["interrupted"] * 2
+
+
+@linux
+def test_each_property_has_one_answer_when_limits_race(files):
+    names = ("sat.vnnlib", "unsat.vnnlib", "sat.vnnlib")
+    for limit in np.linspace(0.02, 0.6, 7):
+        done = run("verify", "net.onnx", *names, "--timeout", f"{limit:.3f}", cwd=files)
+        found = answers(done)
+        assert [name for name, _ in found] == list(names)
+        assert all(word in (expected, "timeout") for (name, word) in found for expected in [name[:-7]])
+        assert done.returncode == 0
 
 
 # --- the rest ---

@@ -21,6 +21,11 @@ def test_a_path_may_contain_equals_signs():
     assert paths(parse("q", "--network", "f=a=b.onnx")) == ("a=b.onnx", "q")
 
 
+def test_several_properties_keep_their_order():
+    for words in (("n", "b", "a", "b"), ("b", "a", "b", "--network", "f=n"), ("n", "b", "-v", "a", "b")):
+        assert paths(parse(*words)) == ("n", "b", "a", "b")
+
+
 def test_defaults_and_values():
     args = parse("n", "q")
     assert (args.timeout, args.seed, args.json, args.quiet, args.exit_status) == (60.0, 0, None, False, False)
@@ -29,7 +34,7 @@ def test_defaults_and_values():
 
 
 @pytest.mark.parametrize(
-    "words", [("n",), ("a", "b", "c"), ("a", "b", "--network", "f=n"), ("q", "--network", "=n")]
+    "words", [("n",), (), ("a", "b", "--network", "f="), ("--network", "f=n"), ("q", "--network", "=n")]
 )
 def test_wrong_files(words):
     with pytest.raises(InputError):

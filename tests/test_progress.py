@@ -36,6 +36,10 @@ def test_the_line_is_redrawn_and_removed():
     assert max(map(len, parts)) < 80
 
 
+def test_a_label_stands_first():
+    assert ProgressLine(None, math.inf, True, "2 of 3, ").text().startswith("2 of 3, starting: ")
+
+
 def test_nothing_without_a_terminal():
     for stream, wanted in ((io.StringIO(), True), (Terminal(), False), (None, True)):
         line = ProgressLine(stream, math.inf, wanted)

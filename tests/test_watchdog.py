@@ -69,6 +69,52 @@ def test_the_watchdog_leaves_a_main_thread_that_came_first_alone():
     assert child.returncode == 0
 
 
+def test_a_main_thread_that_resumes_is_watched_again():
+    work = f"dog.claim(); time.sleep(0.4); dog.resume(time.monotonic() + 0.3); {IN_C}"
+    begin = time.monotonic()
+    with start(end="time.monotonic() + 0.2", work=work) as child:
+        assert child.communicate(timeout=20)[0] == "ready\nconcluded 0\n"
+    assert 0.7 <= time.monotonic() - begin < 3
+    assert child.returncode == 5
+
+
+def test_claims_and_limits_may_race():
+    """No limit that a claim came before is acted on, however close."""
+    work = "\n".join(
+        [
+            "for i in range(2000):",
+            "    dog.claim()",
+            "    dog.resume(time.monotonic() + (60 if i % 2 else 2e-4))",
+            "    if not i % 2: dog.claim(); dog.resume(time.monotonic() + 60)",
+        ]
+    )
+    with start(work=work) as child:
+        assert child.communicate(timeout=20)[0] == "ready\nmain\n"
+
+
+def test_a_signal_waits_for_a_main_thread_that_resumes():
+    work = f"dog.claim(); print('answering', flush=True); time.sleep(0.5); dog.resume(dog.end); {IN_C}"
+    with start(work=work) as child:
+        assert [child.stdout.readline() for _ in range(2)] == ["ready\n", "answering\n"]
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=20)[0] == "concluded 2\n"
+    assert child.returncode == 130
+
+
+def test_the_process_goes_on_if_the_answer_says_so():
+    work = """calls = []
+def first_goes_on(number):
+    calls.append(number)
+    dog.end = time.monotonic() + 0.2
+    return None if len(calls) == 1 else conclude(number)
+dog.conclude = first_goes_on
+time.sleep(10)"""
+    begin = time.monotonic()
+    with start(end="time.monotonic() + 0.3", work=work) as child:
+        assert child.communicate(timeout=20)[0] == "ready\nconcluded 0\n"
+    assert 0.5 <= time.monotonic() - begin < 5
+
+
 def test_a_signal_ends_a_main_thread_that_answers_for_ever():
     work = f"dog.claim(); print('answering', flush=True); {IN_C}"
     with start(work=work) as child:

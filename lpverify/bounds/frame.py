@@ -148,9 +148,13 @@ def rounding_cost(frame: Frame, k: int) -> Array | None:
     It covers the step through the value's op, additions of coefficients from several consumers, and the
     rounded product with a line's slope before it; None where there is nothing to lose. Needs the boxes and
     the reference of `k` and of its operands.
+
+    Sums of three coefficients and more can cancel after a partial sum was rounded, so what those lose is
+    not charged to their result but to each part, at the node that it comes from (`additions`).
     """
     node = frame.network.nodes[k]
     affine = isinstance(node.op, AffineOp) and not (node.op.terms == (0, 0) and node.op.offset is None)
+    affine = affine or (isinstance(node.op, AffineOp) and additions(frame, k) > 0)
     several = frame.network.consumers[k] > 1 or k in frame.network.pre_activations
     if not affine and not several and not isinstance(node.op, BilinearOp):
         return None
@@ -163,12 +167,20 @@ def rounding_cost(frame: Frame, k: int) -> Array | None:
     return cost * SUM_INFLATION + tiny(cost)
 
 
+def additions(frame: Frame, k: int) -> int:
+    """How often a coefficient that node `k` hands down is rounded in a sum, if that sum can cancel midway."""
+    most = max((frame.network.consumers[i] for i in frame.network.nodes[k].inputs), default=0)
+    return most if most > 2 else 0
+
+
 def _affine_cost(frame: Frame, k: int) -> Array:
     """`gamma |W| r` for the coefficients and float64 rounding of the reference."""
     node = frame.network.nodes[k]
     assert isinstance(node.op, AffineOp)
     radii = [frame.cast_up(radius(frame, i)) for i in node.inputs]
-    relative = node.op.error_factors(frame.like, adjoint=True)[0]
+    relative = node.op.error_factors(frame.like, adjoint=True)[0] + additions(frame, k) * unit_roundoff(
+        frame.like
+    )
     spread = node.op.magnitude(*radii) if radii else 0.0
     return relative * spread + affine_error(frame, k)
 
@@ -192,7 +204,7 @@ def _bilinear_cost(frame: Frame, k: int) -> Array:
     assert isinstance(node.op, BilinearOp)
     first, second = (frame.cast_up(frame.boxes[i].magnitude) for i in node.inputs)
     unit = unit_roundoff(first)
-    return 4 * (node.op.terms + 8) * unit * node.op.magnitude(first, second)
+    return 4 * (node.op.terms + 8 + additions(frame, k)) * unit * node.op.magnitude(first, second)
 
 
 def centre_lines(frame: Frame, k: int, lines: Lines) -> CentredLines:
@@ -207,6 +219,10 @@ def centre_lines(frame: Frame, k: int, lines: Lines) -> CentredLines:
     total = frame.cast_up(xp.maximum(low_size, up_size) * (8 * DOUBLE))
     unit = unit_roundoff(frame.like)
     cost = size * (3 * dot_error(frame.like, prod(node.shape)) + 4 * unit) + total
+    if additions(frame, k):
+        slope = xp.maximum(xp.abs(lines.lower_slope), xp.abs(lines.upper_slope))
+        reach = frame.cast_up(radius(frame, node.inputs[0]))[:, None]
+        cost = cost + slope * reach * (additions(frame, k) * unit)
     if cost.shape[1] > 1:
         cost = xp.max(cost, axis=1, keepdims=True)
     consumed = frame.costs[k]

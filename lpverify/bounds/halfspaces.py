@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from lpverify.bounds.farkas import alternatives
-from lpverify.interval import DOUBLE, SUM_INFLATION, Box, gamma, round_down, round_up
+from lpverify.interval import DOUBLE, SUM_INFLATION, Box, gamma, round_down
 from lpverify.problem import Problem
 
 ROUNDS = 2
@@ -85,15 +85,6 @@ class Table:
         height = np.where(self.present[cases], height, -np.inf)
         return HalfSpaces(rows.slope[entry, column], height)
 
-    def of_atoms(self, case: int, atoms: HalfSpaces) -> HalfSpaces:
-        """Half-spaces `(1, D, A, n)` of one case from those of its atoms, `(k, n)`."""
-        if not len(atoms.height):
-            return HalfSpaces(
-                np.zeros((*self.atom[case].shape, 1))[None], np.full(self.atom[case].shape, -np.inf)[None]
-            )
-        height = np.where(self.present[case], atoms.height[self.atom[case]], -np.inf)
-        return HalfSpaces(atoms.slope[self.atom[case]][None], height[None])
-
     @cached_property
     def width(self) -> int:
         """Most forms of one case."""
@@ -146,13 +137,12 @@ def _cut(low: np.ndarray, high: np.ndarray, slope: np.ndarray, height: np.ndarra
     least = np.minimum(slope * low, slope * high).sum(axis=1) + height
     size = (np.abs(slope) * np.maximum(np.abs(low), np.abs(high))).sum(axis=1) + np.abs(height)
     error = size * (gamma(slope.shape[1] + 4, DOUBLE) * SUM_INFLATION) + 1e-290
-    slack = round_up(error - least)  # how much the sum may exceed its minimum over the box
-    empty = slack < 0
-    reach = round_up(np.maximum(slack, 0.0)[:, None] / np.abs(slope))
-    ends = (
-        np.where(slope > 0, round_up(low + reach), high),
-        np.where(slope < 0, round_down(high - reach), low),
-    )
-    np.fmin(high, np.fmax(ends[0], low), out=high)
-    np.fmax(low, np.fmin(ends[1], high), out=low)
-    return empty
+    slack = error - least + (error + np.abs(least)) * (4 * DOUBLE)  # what the sum may exceed its minimum by
+    usable = np.isfinite(size) & np.isfinite(slack)  # anything that overflowed says nothing
+    reach = np.maximum(slack, 0.0)[:, None] / np.abs(slope) * (1 + 8 * DOUBLE) + 1e-300
+    up, down = (slope > 0) & usable[:, None], (slope < 0) & usable[:, None]
+    top, bottom = low + reach, high - reach
+    top, bottom = top + np.abs(top) * (4 * DOUBLE), bottom - np.abs(bottom) * (4 * DOUBLE)
+    high[:] = np.where(up & (top < high), np.maximum(top, low), high)
+    low[:] = np.where(down & (bottom > low), np.minimum(bottom, high), low)
+    return usable & (slack < 0)

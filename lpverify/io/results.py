@@ -153,12 +153,22 @@ class ReportFile:
     """A JSON file that is there whole or not at all.
 
     A target that exists and is no plain file, such as `/dev/stderr`, is written to and not replaced.
+
+    Args:
+        path: The file.
+        several: Whether it holds a list of reports, under the key `queries`.
+
+    Attributes:
+        direct: Whether the target is no plain file.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(os.path.realpath(path))
-        self._direct = self.path.exists() and not self.path.is_file()
+    def __init__(self, path: str, several: bool = False) -> None:
+        self.direct = os.path.exists(path) and not os.path.isfile(path)
+        absolute = os.path.abspath if self.direct else os.path.realpath  # a pipe has no real path
+        self.path = Path(absolute(path))
         self._draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._several = several
+        self._texts: list[str] = []
 
     def check(self) -> None:
         """Finds out whether `write` could work.
@@ -167,7 +177,7 @@ class ReportFile:
             InputError: It could not.
         """
         try:
-            if self._direct:
+            if self.direct:
                 self.path.open("ab").close()
             else:
                 self._draft.open("wb").close()
@@ -175,11 +185,12 @@ class ReportFile:
         except OSError as error:
             raise InputError(f"{self.path}: can't write the report: {error.strerror or error}") from None
 
-    def write(self, content: dict[str, object]) -> None:
-        """Writes; raises OSError when that fails after all."""
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        if self._direct:
-            self.path.write_text(text)
+    def write(self, *reports: dict[str, object]) -> None:
+        """Writes a report, or adds some to the list; raises OSError when that fails after all."""
+        self._texts += [json.dumps(content, indent=1, allow_nan=False) for content in reports]
+        text = '{"queries": [\n' + ",\n".join(self._texts) + "\n]}" if self._several else self._texts[-1]
+        if self.direct:
+            self.path.write_text(text + "\n")
             return
-        self._draft.write_text(text)
+        self._draft.write_text(text + "\n")
         os.replace(self._draft, self.path)

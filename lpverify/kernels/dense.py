@@ -100,6 +100,26 @@ class DenseGraph:
 
 
 @dataclass(frozen=True)
+class Ascent:
+    """Multipliers of B subproblems with R rows, and how long they ascend.
+
+    Attributes:
+        steps: Most steps of one row.
+        ahead: So many splits are tried, by one pass for each child, before the best is named.
+        goal: Bounds beyond which a row needs none, `(B, R)`.
+        alpha: Slopes of the lower lines of ReLUs to start from and, after a call, those of the bound, `(B, R,
+            neurons)` float32; outside of [0, 1]: adaptive.
+        beta: Multipliers of the splits, `(B, R, S)` float32; negative: zero.
+    """
+
+    steps: int
+    ahead: int
+    goal: np.ndarray
+    alpha: np.ndarray
+    beta: np.ndarray
+
+
+@dataclass(frozen=True)
 class DenseBounds:
     """What the kernel found about B subproblems with R rows and S splits.
 
@@ -177,6 +197,9 @@ class DenseKernel:
         splits: tuple[np.ndarray, np.ndarray],
         double_precision: bool,
         threads: int,
+        ascent: Ascent | None = None,
+        refine: bool = True,
+        cuts: int | None = None,
     ) -> DenseBounds:
         """Bounds a batch.
 
@@ -187,6 +210,10 @@ class DenseKernel:
             splits: Split neurons `(B, S)` int32, -1 for none, and their sides, int8 (+1: z >= 0).
             double_precision: Coefficients in float64 instead of float32.
             threads: How many to use.
+            ascent: Optimises multipliers of the rows, whose arrays it updates; None: adaptive slopes.
+            refine: Backward rows for unstable neurons; else their boxes are intervals within `known`.
+
+            cuts: How many of the splits, the first ones, give half-spaces; None: all.
 
         Raises:
             ValueError: Arrays do not fit.
@@ -200,7 +227,20 @@ class DenseKernel:
             *(np.empty(count, np.int32), np.empty(count, np.uint8)),
         )
         arrays = (getattr(result, name) for name in result.__dataclass_fields__)
-        self._network.bound(*box, *known, wanted, *splits, *arrays, self.work, double_precision, threads)
+        if ascent is None:
+            nothing = np.zeros((0, 0, 0), np.float32)
+            ascent = Ascent(0, 0, np.empty((count, rows)), nothing, nothing)
+        rise = (
+            ascent.goal,
+            ascent.alpha,
+            ascent.beta,
+            ascent.steps,
+            ascent.ahead,
+            width if cuts is None else cuts,
+            refine,
+        )
+        arguments = (*box, *known, wanted, *splits, *rise, *arrays, self.work, double_precision, threads)
+        self._network.bound(*arguments)
         return result
 
 

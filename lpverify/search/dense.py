@@ -14,27 +14,25 @@ from time import monotonic
 
 import numpy as np
 
-from lpverify.bounds.evaluate import Batch, double_precision, evaluate
+from lpverify.bounds.evaluate import double_precision, evaluate
 from lpverify.bounds.farkas import necessary
 from lpverify.bounds.halfspaces import HalfSpaces, Table, shrink
-from lpverify.bounds.propagate import Region
 from lpverify.bounds.subproblem import Subproblem, make_batch
 from lpverify.config import Deadline
 from lpverify.interval import Box
-from lpverify.kernels.dense import DenseBounds, DenseKernel
+from lpverify.kernels.dense import Ascent, DenseBounds, DenseKernel
 from lpverify.multipliers import Effort
 from lpverify.problem import Problem
-from lpverify.proof import Leaf, NeuronSplit
+from lpverify.proof import Leaf
 from lpverify.search.attack import Replay
 from lpverify.search.branching import all_linear
+from lpverify.search.layout import Choice, Layout, Plan
 from lpverify.search.leaf import decide
 from lpverify.search.pool import Columns, Pool
 from lpverify.search.tree import Tree
 from lpverify.solvers.base import LpBackend
 from lpverify.verdict import Progress, Sat, Timeout, Unknown, Unsat, Verdict, Witness
 
-EFFORT = Effort("crown", half_spaces=True)
-SPLITS = 16  # latest neuron splits of a subproblem whose half-spaces clip it
 ENUMERATE = 8  # unstable neurons up to which phases are split whatever inputs promise
 HALVINGS = 10  # of every free input before that, on average
 INPUT_SHARE = 5.0  # of the gap that halving the inputs behind it should close
@@ -42,6 +40,7 @@ BATCH, SECONDS = 256, 0.2  # most subproblems, and seconds, of one call of the k
 ROOT_ELEMENTS = 20_000_000  # boxes of neurons of roots that are held at a time
 LEAF_SECONDS = 10.0  # for the LP of one subproblem
 RESTART_EVERY = 16  # rounds between best-bound restarts
+MEMORY = 2**30  # bytes of open subproblems from which the search goes on strictly depth first
 TOLERANCE = 1e-6  # violation up to which a point is replayed
 
 
@@ -57,6 +56,7 @@ class DenseSearch:
         tree: Where the proof grows.
         backend: Decides subproblems on which the network is linear.
         threads: For the kernel.
+        plan: How to search.
         waiting: Subproblems to start with.
         report: Called with the progress.
     """
@@ -68,6 +68,7 @@ class DenseSearch:
     tree: Tree
     backend: LpBackend
     threads: int
+    plan: Plan
     waiting: Sequence[Subproblem]
     report: Callable[[Progress], None] = lambda progress: None
     stuck: int = 0
@@ -75,24 +76,18 @@ class DenseSearch:
     size: int = BATCH
     bounded: int = 0
     seconds: float = 0.0  # inside the kernel
+    deadline: Deadline = field(default_factory=Deadline)
+    layout: Layout = field(init=False)
     pool: Pool = field(init=False)
 
     def __post_init__(self) -> None:
-        inputs, neurons = self.problem.network.input_size, self.kernel.neurons
-        self.pool = Pool(
-            {
-                **{name: ((), np.int64) for name in ("node", "case", "depth")},
-                **{name: ((inputs,), np.float64) for name in ("lower", "upper")},
-                **{name: ((neurons,), np.float64) for name in ("known_lower", "known_upper")},
-                "floor": ((self.table.width,), np.float64),
-                "margin": ((), np.float64),
-                "split": ((SPLITS,), np.int32),
-                "side": ((SPLITS,), np.int8),
-            }
-        )
+        network, forms = self.problem.network, self.table.width
+        self.layout = Layout(network, self.kernel, self.plan, forms, self.tree.record)
+        self.pool = Pool(self.layout.shapes())
 
     def run(self, deadline: Deadline) -> Verdict:
         """Refutes all subproblems, or finds a counterexample, or says how far it came; can be resumed."""
+        self.deadline = deadline
         while len(self.pool) or self.waiting:
             if deadline.passed:
                 return Timeout(self.progress())
@@ -128,36 +123,13 @@ class DenseSearch:
         """Some of the roots that wait: as many as fit into memory."""
         most = max(BATCH, ROOT_ELEMENTS // max(self.kernel.neurons, 1))
         roots, self.waiting = self.waiting[:most], self.waiting[most:]
-        count, inputs = len(roots), self.problem.network.input_size
-        known = np.full((2, count, self.kernel.neurons), np.inf)
-        known[0] = -np.inf
-        for i, root in enumerate(roots):
-            for k, value in self.kernel.graph.values.items():
-                if value in root.known:
-                    first = self.kernel.offsets[k]
-                    for end, box in zip(known, root.known[value], strict=True):
-                        flat = np.asarray(box, np.float64).reshape(-1)
-                        end[i, first : first + len(flat)] = flat
-        self.pool.push(
-            {
-                "node": np.array([r.node for r in roots]),
-                "case": np.array([r.case for r in roots]),
-                "depth": np.zeros(count, np.int64),
-                "lower": np.array([r.lower for r in roots]).reshape(count, inputs),
-                "upper": np.array([r.upper for r in roots]).reshape(count, inputs),
-                "known_lower": known[0],
-                "known_upper": known[1],
-                "floor": np.full((count, self.table.width), -np.inf),
-                "margin": np.array([r.margin for r in roots]),
-                "split": np.full((count, SPLITS), -1),
-                "side": np.zeros((count, SPLITS)),
-            }
-        )
+        self.pool.push(self.layout.roots(roots))
 
     def _restart(self) -> None:
-        """Now and then the worst subproblems come to the top."""
+        """Now and then the worst subproblems come to the top, unless too many are open already."""
         self.rounds += 1
-        if self.rounds % RESTART_EVERY == 0:
+        room = self.pool.size_of_entry * len(self.pool) < MEMORY
+        if self.plan.inputs and self.rounds % RESTART_EVERY == 0 and room:
             self.pool.reorder(np.argsort(-self.pool.column("margin"), kind="stable"))
 
     def _bound(self, items: Columns) -> DenseBounds:
@@ -171,8 +143,8 @@ class DenseSearch:
         if len(again):
             part = {name: column[again] for name, column in items.items()}
             bounds.put(again, self._kernel(part, wanted[again], depth, True))
-            for name in ("known_lower", "known_upper"):
-                items[name][again] = part[name]
+            for name, column in part.items():  # boxes, and multipliers where there are any
+                items[name][again] = column
         items["floor"] = np.maximum(items["floor"], bounds.value)
         return bounds
 
@@ -187,24 +159,45 @@ class DenseSearch:
         return np.ascontiguousarray(np.where(needed, self.table.forms[cases], -1), np.int32)
 
     def _kernel(self, items: Columns, wanted: np.ndarray, depth: int, double: bool) -> DenseBounds:
-        start = monotonic()
+        start, plan = monotonic(), self.plan
         splits = tuple(np.ascontiguousarray(items[name][:, :depth]) for name in ("split", "side"))
         box, known = (items["lower"], items["upper"]), (items["known_lower"], items["known_upper"])
-        bounds = self.kernel.bound(box, known, wanted, (splits[0], splits[1]), double, self.threads)
+        ascent = self._ascent(items, wanted, depth) if plan.steps else None
+        bounds = self.kernel.bound(
+            *(box, known, wanted, (splits[0], splits[1]), double, self.threads, ascent),
+            refine=bool(plan.refine or (items["depth"] == 0).all()),
+            cuts=min(plan.cuts, depth),
+        )
+        if ascent is not None:
+            items["alpha"], items["beta"][:, :, :depth] = ascent.alpha, ascent.beta
         self.bounded += len(wanted)
         self.seconds += monotonic() - start
         return bounds
+
+    def _ascent(self, items: Columns, wanted: np.ndarray, depth: int) -> Ascent:
+        """The parents' multipliers; of atoms that must hold together only the most promising one ascends."""
+        cases, floor = items["case"], items["floor"]
+        gaps = self.table.gaps(cases, floor)
+        open_ = self.table.present[cases] & ~self.table.closed(cases, floor)[:, :, None]
+        open_ &= gaps >= gaps.max(axis=2, keepdims=True)
+        goal = np.full(wanted.shape, -np.inf)
+        entry = np.nonzero(open_)[0]
+        np.maximum.at(goal, (entry, self.table.column[cases][open_]), self.table.bound[cases][open_])
+        alpha, beta = items["alpha"].astype(np.float32), np.ascontiguousarray(items["beta"][:, :, :depth])
+        return Ascent(self.plan.steps, self.plan.ahead, goal, alpha, beta)
 
     def _settle(self, items: Columns, bounds: DenseBounds) -> Witness | None:
         """Closes, clips and splits; returns a witness if a candidate is one."""
         cases, nodes = items["case"], items["node"]
         table = self.tree.nodes
-        table.column("effort")[nodes] = table.effort_number(EFFORT)
+        table.column("effort")[nodes] = table.effort_number(self.plan.effort)
         table.column("clipped")[nodes] = True
+        if self.tree.record and self.plan.steps:
+            self._note(items)
         closed = self.table.closed(cases, items["floor"])
         closed[bounds.empty > 0] = True
         rows = HalfSpaces(bounds.slope, bounds.height)
-        splits = HalfSpaces(bounds.split_slope, bounds.split_height)
+        splits = HalfSpaces(bounds.split_slope[:, : self.plan.cuts], bounds.split_height[:, : self.plan.cuts])
         box = Box(items["lower"], items["upper"])
         clipped, closed = shrink(box, self.table.half_spaces(cases, rows), closed, splits)
         refuted = closed.all(axis=1)
@@ -219,16 +212,25 @@ class DenseSearch:
             return witness
         linear = bounds.unstable[left] == 0
         for i in left[linear]:
-            witness = self._leaf({name: column[i] for name, column in items.items()})
+            witness = self._leaf(items, int(i))
             if witness is not None:
                 return witness
         left, row, gaps = left[~linear], row[~linear], gaps[~linear]
+        if not len(left):
+            return None
         items = {name: column[left] for name, column in items.items()}
         items["lower"], items["upper"] = clipped.lower[left], clipped.upper[left]
         best = gaps.max(axis=2)
         items["margin"] = np.where(closed[left], np.inf, best).min(axis=1)
         self._split(items, bounds, left, row)
         return None
+
+    def _note(self, items: Columns) -> None:
+        """Keeps the multipliers of all rows."""
+        for i, node in enumerate(items["node"]):
+            count = int((self.table.forms[items["case"][i]] >= 0).sum())
+            kept = self.layout.multipliers(items, i).rows(slice(count))
+            self.tree.note(int(node), kept, range(count))
 
     def _nearest_row(self, cases: np.ndarray, gaps: np.ndarray, closed: np.ndarray) -> np.ndarray:
         """For each subproblem the row nearest to refuting its farthest alternative."""
@@ -262,7 +264,7 @@ class DenseSearch:
         middle = 0.5 * lower + 0.5 * upper
         inside = (lower < middle) & (middle < upper)
         gain = INPUT_SHARE * bounds.input_score[left, row] + 1e-9 * (upper - lower)
-        gain = np.where(inside, gain, -1.0)
+        gain = np.where(inside & (self.plan.inputs | (bounds.unstable[left] == 0)[:, None]), gain, -1.0)
         index, entry = gain.argmax(axis=1), np.arange(len(left))
         neuron, score = bounds.best_neuron[left, row], bounds.neuron_score[left, row]
         deep = items["depth"] > HALVINGS * np.maximum(inside.sum(axis=1), 1)
@@ -272,75 +274,30 @@ class DenseSearch:
         self.stuck += int((~ok).sum())
         keep = np.flatnonzero(ok)
         items = {name: column[keep] for name, column in items.items()}
-        phase, index, neuron = phase[keep], index[keep], neuron[keep]
-        children = [self._child(items, phase, index, neuron, middle[keep], side) for side in (False, True)]
+        choice = Choice(phase[keep], index[keep], middle[entry, index][keep], neuron[keep])
+        children = [self._child(items, choice, upper) for upper in (False, True)]
         both = {name: np.concatenate([c[name] for c in children]) for name in children[0]}
         order = np.argsort(-both["margin"], kind="stable")
         self.pool.push({name: column[order] for name, column in both.items()})
 
-    def _child(
-        self,
-        items: Columns,
-        phase: np.ndarray,
-        index: np.ndarray,
-        neuron: np.ndarray,
-        middle: np.ndarray,
-        upper: bool,
-    ) -> Columns:
-        """The children on one side of all splits."""
-        child = {name: column.copy() for name, column in items.items()}
-        halved, fixed = np.flatnonzero(~phase), np.flatnonzero(phase)
-        end = child["lower" if upper else "upper"]
-        end[halved, index[halved]] = middle[halved, index[halved]]
-        child["depth"] += ~phase
-        known = child["known_lower" if upper else "known_upper"]
-        clamp = np.maximum if upper else np.minimum
-        known[fixed, neuron[fixed]] = clamp(known[fixed, neuron[fixed]], 0.0)
-        for name, value in (("split", neuron[fixed]), ("side", 1 if upper else -1)):
-            child[name][fixed, 1:] = child[name][fixed, :-1]
-            child[name][fixed, 0] = value
-        values, elements = self._places(neuron)
-        child["node"] = self.tree.children(
-            items["node"],
-            kind=np.where(phase, 2, 1),
-            value=np.where(phase, values, index),
-            element=np.where(phase, elements, 0),
-            point=np.where(phase, 0.0, middle[np.arange(len(index)), index]),
-            upper=upper,
-            above=phase,
-        )
+    def _child(self, items: Columns, choice: Choice, upper: bool) -> Columns:
+        child = self.layout.child(items, choice, upper)
+        child["node"] = self.tree.children(items["node"], **self.layout.tree_columns(choice, upper))
         return child
 
-    def _places(self, neuron: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Value of the network and flat element of kernel neurons."""
-        offsets = sorted((first, self.kernel.graph.values[k]) for k, first in self.kernel.offsets.items())
-        firsts, values = (np.array(part) for part in zip(*offsets, strict=True))
-        place = np.searchsorted(firsts, np.maximum(neuron, 0), side="right") - 1
-        return values[place], np.maximum(neuron, 0) - firsts[place]
-
-    def _leaf(self, item: Columns) -> Witness | None:
+    def _leaf(self, items: Columns, i: int) -> Witness | None:
         """The network is linear here: an LP decides, unless rounding gets in the way."""
-        node, case = int(item["node"]), int(item["case"])
-        known = {}
-        for k, value in self.kernel.graph.values.items():
-            first, shape = self.kernel.offsets[k], self.problem.network.nodes[value].shape
-            part = slice(first, first + int(np.prod(shape)))
-            known[value] = (
-                item["known_lower"][part].reshape(shape),
-                item["known_upper"][part].reshape(shape),
-            )
-        splits = tuple(s for s in self.tree.path(node) if isinstance(s, NeuronSplit))
-        subproblem = Subproblem(node, case, item["lower"], item["upper"], known, splits)
-        arithmetic = double_precision(self.problem)
-        batch = make_batch([subproblem], arithmetic)
-        batch = Batch(batch.cases, Region(batch.region.box, batch.region.known), batch.splits)
+        node, case = int(items["node"][i]), int(items["case"][i])
+        item, arithmetic = self.layout.single(items, i, self.tree.path(node)), double_precision(self.problem)
+        batch = make_batch([item], arithmetic)
         evaluation = evaluate(self.problem, arithmetic, batch, Effort("ibp"))
         if evaluation.refuted[0]:
             self.tree.close(node, Leaf())
             return None
         if all_linear(evaluation, 0):
-            conditions = necessary(self.problem, arithmetic, batch, evaluation, splits, 0)
-            leaf, candidates = decide(self.problem, case, conditions, self.backend, LEAF_SECONDS)
+            conditions = necessary(self.problem, arithmetic, batch, evaluation, item.splits, 0)
+            seconds = min(LEAF_SECONDS, self.deadline.remaining)
+            leaf, candidates = decide(self.problem, case, conditions, self.backend, seconds)
             if leaf is not None:
                 self.tree.close(node, leaf)
                 return None

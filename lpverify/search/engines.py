@@ -1,7 +1,7 @@
 """Chooses how to search, by features of the problem: size, convolutions, free inputs, ReLUs."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from lpverify.interval import Array
 from lpverify.kernels.dense import DenseKernel, extension
 from lpverify.multipliers import Effort, Method, Schedule
 from lpverify.ops.convolution import Conv
+from lpverify.ops.piecewise import Relu
 from lpverify.problem import Problem
 from lpverify.search.bab import Engine
 from lpverify.search.branching import mixed_split, neurons_first
+from lpverify.search.layout import Plan
 from lpverify.solvers.highs import Highs
 
 WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
@@ -25,6 +27,7 @@ FORWARD_BESIDE = 100.0  # gain from which a forward pass is worth its time besid
 FORWARD_ALONE = 200.0  # and from which it replaces them
 FORWARD_ELEMENTS = 2**24  # slopes of the widest value in a forward pass, at most
 BATCH_ELEMENTS = 200_000  # elements of nonlinear nodes in one batch; without backward bounds ten times that
+SHALLOW = Plan(inputs=False, steps=10, ahead=32, splits=64, cuts=0)  # one hidden layer, many inputs
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 
@@ -81,13 +84,30 @@ def forward_gain(problem: Problem) -> float:
     return 2.0 * rows / columns
 
 
-def dense_kernel(problem: Problem, config: Config) -> tuple[DenseKernel, Table] | None:
-    """The compiled kernel and the table of conditions, where both can treat the problem."""
-    if extension() is None or free_inputs(problem) > config.input_split_limit:
+@dataclass(frozen=True)
+class DenseEngine:
+    """What the compiled kernel needs for one problem."""
+
+    kernel: DenseKernel
+    table: Table
+    plan: Plan
+
+
+def dense_engine(problem: Problem, config: Config) -> DenseEngine | None:
+    """The compiled kernel with a plan, for problems that it searches better than the general engine.
+
+    With few free inputs those are split; with one hidden layer the phases of its neurons, where the row's
+    bound depends on the multipliers alone.
+    """
+    few = free_inputs(problem) <= config.input_split_limit
+    layers = sum(isinstance(n.op, Relu) for n in problem.network.nodes)
+    if extension() is None or not (few or layers == 1):
         return None
     graph = condense(problem.network)
     table = None if graph is None else table_of(problem)
-    return None if graph is None or table is None else (DenseKernel(graph), table)
+    if graph is None or table is None:
+        return None
+    return DenseEngine(DenseKernel(graph), table, Plan() if few else SHALLOW)
 
 
 def usable_cores() -> int:

@@ -23,6 +23,11 @@ class Pool:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def size_of_entry(self) -> int:
+        """Bytes of one entry."""
+        return sum(column[0].nbytes for column in self._columns.values())
+
     def push(self, entries: Columns) -> None:
         """Adds entries; the last one is on top."""
         count = len(next(iter(entries.values())))

@@ -107,6 +107,13 @@ def test_answers_keep_reason_and_progress():
     assert undecided("timeout", "late", Progress(stage="attack"), "loading").stage == "attack"
 
 
+def test_reports_are_added(tmp_path):
+    file = ReportFile(str(tmp_path / "r"), several=True)
+    for count in (1, 3):
+        file.write(*({"verdict": str(i)} for i in range(count)))
+    assert json.loads((tmp_path / "r").read_text())["queries"] == [{"verdict": v} for v in "0012"]
+
+
 def test_report():
     content = report(answer_of(SAT), seed=7)
     text = json.dumps(content, allow_nan=False)

@@ -38,10 +38,10 @@ class DefaultRounding {
 template <class T>
 class Precision {
   public:
-    explicit Precision(const Graph &graph) : layers_(graph) {}
+    explicit Precision(const Graph& graph) : layers_(graph) {}
 
     // Bounds all subproblems; threads take the next one each.
-    void bound(const Batch &batch, int threads) const {
+    void bound(const Batch& batch, int threads) const {
         std::atomic<int> next{0};
         std::atomic<std::uint64_t> rows{0}, multiplications{0};
         std::mutex lock;
@@ -61,7 +61,7 @@ class Precision {
         std::vector<std::thread> others;
         for (int t = 1; t < std::min(threads, batch.count); ++t) others.emplace_back(run);
         run();
-        for (auto &other : others) other.join();
+        for (auto& other : others) other.join();
         if (failure) std::rethrow_exception(failure);
         batch.work[0] += rows;
         batch.work[1] += multiplications;
@@ -73,9 +73,9 @@ class Precision {
 
 class DenseEngine : public Engine {
   public:
-    explicit DenseEngine(const Graph &graph) : graph_(graph), single_(graph) {}
+    explicit DenseEngine(const Graph& graph) : graph_(graph), single_(graph) {}
 
-    void bound(const Batch &batch, bool double_precision, int threads) const override {
+    void bound(const Batch& batch, bool double_precision, int threads) const override {
         if (!double_precision) return single_.bound(batch, threads);
         std::call_once(made_, [this] { double_ = std::make_unique<Precision<double>>(graph_); });
         double_->bound(batch, threads);
@@ -92,7 +92,7 @@ class DenseEngine : public Engine {
 
 #define LPVERIFY_JOIN_(a, b) a##b
 #define LPVERIFY_JOIN(a, b) LPVERIFY_JOIN_(a, b)
-std::unique_ptr<Engine> LPVERIFY_JOIN(make_, LPVERIFY_ISA)(const Graph &graph) {
+std::unique_ptr<Engine> LPVERIFY_JOIN(make_, LPVERIFY_ISA)(const Graph& graph) {
     return std::make_unique<LPVERIFY_ISA::DenseEngine>(graph);
 }
 

@@ -42,33 +42,39 @@ struct Graph {
 // Arrays of one call, row-major, B subproblems each. Those that are not const are results.
 struct Batch {
     int count = 0, inputs = 0, neurons = 0, rows = 0, splits = 0;
-    const double *lower = nullptr, *upper = nullptr;      // (B, inputs) input boxes
-    double *known_lower = nullptr, *known_upper = nullptr;  // (B, neurons) boxes of operands of ReLUs, tightened
-    const std::int32_t *wanted = nullptr;                 // (B, rows) forms to bound, -1: none
-    const std::int32_t *split = nullptr;                  // (B, splits) split neurons, -1: none
-    const std::int8_t *side = nullptr;                    // (B, splits) +1: z >= 0, -1: z <= 0
-    double *value = nullptr;                              // (B, rows) lower bounds of the forms
-    double *loss = nullptr;                               // (B, rows) what they lost to rounding
-    double *slope = nullptr, *height = nullptr;           // (B, rows, inputs), (B, rows): form >= slope x + height
+    const double *lower = nullptr, *upper = nullptr;         // (B, inputs) input boxes
+    double *known_lower = nullptr, *known_upper = nullptr;   // (B, neurons) boxes of operands of ReLUs, tightened
+    const std::int32_t* wanted = nullptr;                    // (B, rows) forms to bound, -1: none
+    const std::int32_t* split = nullptr;                     // (B, splits) split neurons, -1: none
+    const std::int8_t* side = nullptr;                       // (B, splits) +1: z >= 0, -1: z <= 0
+    const double* goal = nullptr;                            // (B, rows) bounds beyond which a row needs no ascent
+    float *alpha = nullptr, *beta = nullptr;                 // (B, rows, neurons), (B, rows, splits) multipliers
+    int steps = 0;                                           // of ascent in them; 0: adaptive slopes
+    int ahead = 0;                                           // splits that are tried before one is chosen
+    int cuts = 0;                                            // the first so many splits give half-spaces
+    bool refine = true;                                      // backward rows for unstable neurons
+    double* value = nullptr;                                 // (B, rows) lower bounds of the forms
+    double* loss = nullptr;                                  // (B, rows) what they lost to rounding
+    double *slope = nullptr, *height = nullptr;              // (B, rows, inputs), (B, rows): form >= slope x + height
     double *split_slope = nullptr, *split_height = nullptr;  // the same: slope x + height <= 0 by the split
-    double *input_score = nullptr;                        // (B, rows, inputs) gain expected of halving an input
-    double *neuron_score = nullptr;                       // (B, rows) gain expected of the best neuron split
-    std::int32_t *best_neuron = nullptr;                  // (B, rows) which one, -1: all are stable
-    std::int32_t *unstable = nullptr;                     // (B) how many neurons are
-    std::uint8_t *empty = nullptr;                        // (B) 1: proven to contain no point
-    std::uint64_t *work = nullptr;                        // (2) backward rows and multiplications, added up
+    double* input_score = nullptr;                           // (B, rows, inputs) gain expected of halving an input
+    double* neuron_score = nullptr;                          // (B, rows) gain expected of the best neuron split
+    std::int32_t* best_neuron = nullptr;                     // (B, rows) which one, -1: all are stable
+    std::int32_t* unstable = nullptr;                        // (B) how many neurons are
+    std::uint8_t* empty = nullptr;                           // (B) 1: proven to contain no point
+    std::uint64_t* work = nullptr;                           // (2) backward rows and multiplications, added up
 };
 
 class Engine {
   public:
     virtual ~Engine() = default;
-    virtual void bound(const Batch &batch, bool double_precision, int threads) const = 0;
+    virtual void bound(const Batch& batch, bool double_precision, int threads) const = 0;
 };
 
-std::unique_ptr<Engine> make_generic(const Graph &graph);
+std::unique_ptr<Engine> make_generic(const Graph& graph);
 #if defined(LPVERIFY_X86)
-std::unique_ptr<Engine> make_avx2(const Graph &graph);
-std::unique_ptr<Engine> make_avx512(const Graph &graph);
+std::unique_ptr<Engine> make_avx2(const Graph& graph);
+std::unique_ptr<Engine> make_avx512(const Graph& graph);
 #endif
 
 }  // namespace lpverify

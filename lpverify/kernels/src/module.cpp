@@ -30,9 +30,9 @@ std::vector<std::string> instruction_sets() {
     return names;
 }
 
-std::unique_ptr<Engine> make(const std::string &name, const Graph &graph) {
+std::unique_ptr<Engine> make(const std::string& name, const Graph& graph) {
     bool known = false;
-    for (const auto &set : instruction_sets()) known = known || set == name;
+    for (const auto& set : instruction_sets()) known = known || set == name;
     if (!known) throw std::invalid_argument("this processor has no instruction set named " + name);
 #if defined(LPVERIFY_X86)
     if (name == "avx2") return make_avx2(graph);
@@ -42,7 +42,7 @@ std::unique_ptr<Engine> make(const std::string &name, const Graph &graph) {
 }
 
 template <class A>
-std::vector<std::remove_const_t<typename A::Scalar>> copy(const A &array) {
+std::vector<std::remove_const_t<typename A::Scalar>> copy(const A& array) {
     return {array.data(), array.data() + array.size()};
 }
 
@@ -85,7 +85,7 @@ class DenseNetwork {
 
     int add_relu(int source) {
         require(!engine_ && source > 0 && source < size(), "no such node");
-        Node &below = graph_.nodes[static_cast<std::size_t>(source)];
+        Node& below = graph_.nodes[static_cast<std::size_t>(source)];
         require(below.kind == Kind::affine, "a ReLU is applied to an affine node");
         ++below.consumers;
         if (below.offset < 0) below.offset = graph_.neurons, graph_.neurons += below.width;
@@ -99,7 +99,7 @@ class DenseNetwork {
         return graph_.nodes[static_cast<std::size_t>(node)].offset;
     }
 
-    void finish(const std::string &set) {
+    void finish(const std::string& set) {
         require(!engine_ && size() > 1 && graph_.nodes.back().kind == Kind::affine, "the last node must be affine");
         ++graph_.nodes.back().consumers;
         engine_ = make(set, graph_);
@@ -109,11 +109,12 @@ class DenseNetwork {
 
     void bound(Input<double, 2> lower, Input<double, 2> upper, Result<double, 2> known_lower,
                Result<double, 2> known_upper, Input<std::int32_t, 2> wanted, Input<std::int32_t, 2> split,
-               Input<std::int8_t, 2> side, Result<double, 2> value, Result<double, 2> loss, Result<double, 3> slope,
-               Result<double, 2> height, Result<double, 3> split_slope, Result<double, 2> split_height,
-               Result<double, 3> input_score, Result<double, 2> neuron_score, Result<std::int32_t, 2> best_neuron,
-               Result<std::int32_t, 1> unstable, Result<std::uint8_t, 1> empty, Result<std::uint64_t, 1> work,
-               bool double_precision, int threads) const {
+               Input<std::int8_t, 2> side, Input<double, 2> goal, Result<float, 3> alpha, Result<float, 3> beta,
+               int steps, int ahead, int cuts, bool refine, Result<double, 2> value, Result<double, 2> loss,
+               Result<double, 3> slope, Result<double, 2> height, Result<double, 3> split_slope,
+               Result<double, 2> split_height, Result<double, 3> input_score, Result<double, 2> neuron_score,
+               Result<std::int32_t, 2> best_neuron, Result<std::int32_t, 1> unstable, Result<std::uint8_t, 1> empty,
+               Result<std::uint64_t, 1> work, bool double_precision, int threads) const {
         require(engine_ != nullptr && threads > 0, "the network is not finished");
         const std::size_t count = lower.shape(0), inputs = static_cast<std::size_t>(graph_.nodes[0].width);
         const std::size_t rows = wanted.shape(1), splits = split.shape(1);
@@ -121,10 +122,15 @@ class DenseNetwork {
         shape(lower, count, inputs), shape(upper, count, inputs), shape(wanted, count, rows);
         shape(known_lower, count, neurons), shape(known_upper, count, neurons);
         shape(split, count, splits), shape(side, count, splits), shape(split_height, count, splits);
-        for (const auto *a : {&value, &loss, &height, &neuron_score}) shape(*a, count, rows);
+        for (const auto* a : {&value, &loss, &height, &neuron_score}) shape(*a, count, rows);
         shape(best_neuron, count, rows), shape(slope, count, rows, inputs), shape(input_score, count, rows, inputs);
-        shape(split_slope, count, splits, inputs);
+        shape(split_slope, count, splits, inputs), shape(goal, count, rows);
+        require(steps >= 0, "steps are not negative");
+        if (steps > 0) shape(alpha, count, rows, neurons), shape(beta, count, rows, splits);
+        for (std::size_t i = 0; i < split.size(); ++i) require(split.data()[i] < graph_.neurons, "no such neuron");
         require(unstable.size() == count && empty.size() == count && work.size() == 2, "results of wrong size");
+        for (std::size_t i = 0; i < lower.size(); ++i)
+            require(lower.data()[i] <= upper.data()[i], "a box is empty or contains NaN");
         for (std::size_t i = 0; i < wanted.size(); ++i)
             require(wanted.data()[i] < graph_.nodes.back().width, "no such form");
         Batch batch;
@@ -133,6 +139,8 @@ class DenseNetwork {
         batch.lower = lower.data(), batch.upper = upper.data();
         batch.known_lower = known_lower.data(), batch.known_upper = known_upper.data();
         batch.wanted = wanted.data(), batch.split = split.data(), batch.side = side.data();
+        batch.goal = goal.data(), batch.alpha = alpha.data(), batch.beta = beta.data();
+        batch.steps = steps, batch.ahead = ahead, batch.cuts = cuts, batch.refine = refine;
         batch.value = value.data(), batch.loss = loss.data(), batch.slope = slope.data(), batch.height = height.data();
         batch.split_slope = split_slope.data(), batch.split_height = split_height.data();
         batch.input_score = input_score.data(), batch.neuron_score = neuron_score.data();
@@ -143,12 +151,12 @@ class DenseNetwork {
     }
 
   private:
-    static void require(bool holds, const char *message) {
+    static void require(bool holds, const char* message) {
         if (!holds) throw std::invalid_argument(message);
     }
 
     template <class A>
-    static void shape(const A &array, std::size_t a, std::size_t b, std::size_t c = 1) {
+    static void shape(const A& array, std::size_t a, std::size_t b, std::size_t c = 1) {
         const bool deep = array.ndim() == 3;
         require(array.shape(0) == a && array.shape(1) == b && (!deep || array.shape(2) == c), "array of wrong shape");
     }
@@ -162,7 +170,8 @@ class DenseNetwork {
 
     Block new_block(int source, int rows, int cols) {
         require(!engine_ && source >= 0 && source < size() - 1, "no such node");
-        require(graph_.nodes.back().kind == Kind::affine && graph_.nodes.back().width == rows, "not as wide as the node");
+        require(graph_.nodes.back().kind == Kind::affine && graph_.nodes.back().width == rows,
+                "not as wide as the node");
         require(graph_.nodes[static_cast<std::size_t>(source)].width == cols, "not as wide as its operand");
         ++graph_.nodes[static_cast<std::size_t>(source)].consumers;
         Block block;
@@ -176,6 +185,9 @@ class DenseNetwork {
 
 }  // namespace lpverify
 
+// An array that is written to: never a converted copy, whose contents would be lost.
+static auto result(const char* name) { return nb::arg(name).noconvert(); }
+
 NB_MODULE(_dense, m) {
     using lpverify::DenseNetwork;
     m.def("instruction_sets", &lpverify::instruction_sets);
@@ -188,8 +200,9 @@ NB_MODULE(_dense, m) {
         .def("offset", &DenseNetwork::offset, "node"_a)
         .def("finish", &DenseNetwork::finish, "instruction_set"_a)
         .def_prop_ro("neurons", &DenseNetwork::neurons)
-        .def("bound", &DenseNetwork::bound, "lower"_a, "upper"_a, "known_lower"_a, "known_upper"_a, "wanted"_a,
-             "split"_a, "side"_a, "value"_a, "loss"_a, "slope"_a, "height"_a, "split_slope"_a, "split_height"_a,
-             "input_score"_a, "neuron_score"_a, "best_neuron"_a, "unstable"_a, "empty"_a, "work"_a,
-             "double_precision"_a, "threads"_a);
+        .def("bound", &DenseNetwork::bound, "lower"_a, "upper"_a, result("known_lower"), result("known_upper"),
+             "wanted"_a, "split"_a, "side"_a, "goal"_a, result("alpha"), result("beta"), "steps"_a, "ahead"_a, "cuts"_a,
+             "refine"_a, result("value"), result("loss"), result("slope"), result("height"), result("split_slope"),
+             result("split_height"), result("input_score"), result("neuron_score"), result("best_neuron"),
+             result("unstable"), result("empty"), result("work"), "double_precision"_a, "threads"_a);
 }

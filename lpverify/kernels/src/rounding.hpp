@@ -2,8 +2,8 @@
 // instruction set, inside its namespace.
 
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
-constexpr double DOUBLE = 0x1p-53;      // unit roundoff of double
-constexpr double UNDERFLOW = 1e-300;    // above any error of a few operations that underflow in double
+constexpr double DOUBLE = 0x1p-53;    // unit roundoff of double
+constexpr double UNDERFLOW = 1e-300;  // above any error of a few operations that underflow in double
 
 template <class T>
 constexpr double unit() {

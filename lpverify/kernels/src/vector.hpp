@@ -28,20 +28,20 @@ constexpr int PADDING = 16;
 inline int padded(int width) { return (width + PADDING - 1) / PADDING * PADDING; }
 
 template <class T>
-inline typename Lanes<T>::Vector load(const T *p) {
+inline typename Lanes<T>::Vector load(const T* p) {
     typename Lanes<T>::Vector v;
     std::memcpy(&v, p, sizeof v);
     return v;
 }
 
 template <class T>
-inline void store(T *p, typename Lanes<T>::Vector v) {
+inline void store(T* p, typename Lanes<T>::Vector v) {
     std::memcpy(p, &v, sizeof v);
 }
 
 // `ROWS` rows of `c += a[:, chosen] w[chosen, :]`, `COLUMNS` vectors of columns at a time.
 template <class T, int ROWS, int COLUMNS>
-inline void multiply_tile(const T *a, int lda, const int *chosen, int count, const T *w, int ldw, T *c, int ldc) {
+inline void multiply_tile(const T* a, int lda, const int* chosen, int count, const T* w, int ldw, T* c, int ldc) {
     typename Lanes<T>::Vector sum[ROWS][COLUMNS];
     for (int r = 0; r < ROWS; ++r)
         for (int v = 0; v < COLUMNS; ++v) sum[r][v] = load<T>(c + r * ldc + v * lanes<T>());
@@ -59,7 +59,7 @@ inline void multiply_tile(const T *a, int lda, const int *chosen, int count, con
 }
 
 template <class T, int COLUMNS>
-inline void multiply_strip(const T *a, int lda, int rows, const int *chosen, int count, const T *w, int ldw, T *c,
+inline void multiply_strip(const T* a, int lda, int rows, const int* chosen, int count, const T* w, int ldw, T* c,
                            int ldc) {
     int r = 0;
     for (; r + 6 <= rows; r += 6)
@@ -71,7 +71,7 @@ inline void multiply_strip(const T *a, int lda, int rows, const int *chosen, int
 
 // `c (rows, columns) += a[:, chosen] w[chosen, :]`; columns are padded in `w` and `c`.
 template <class T>
-void multiply(const T *a, int lda, int rows, const int *chosen, int count, const T *w, int ldw, T *c, int ldc,
+void multiply(const T* a, int lda, int rows, const int* chosen, int count, const T* w, int ldw, T* c, int ldc,
               int columns) {
     constexpr int L = lanes<T>();
     int i = 0;

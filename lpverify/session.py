@@ -1,0 +1,383 @@
+"""One `lpverify verify`: a network, one property or several, and two threads that may answer.
+
+The main thread loads the network and reads all properties, then decides them in turn. Each has a limit of
+its own; that of the first counts from the start of the process and stands still while the others are read.
+
+The watchdog's thread acts when the main thread is not ready. On a signal it answers `unknown` for the
+property under way and for those after it, and ends the process. At the limit of a property it answers
+`timeout` for it. If there are others, the main thread has a fifth of the limit more, at least five seconds,
+to come back and go on with the next one; what it found too late is dropped. A step that takes longer may
+never end, and a thread can't be stopped from outside: the others are answered `unknown`, and the process
+ends.
+
+Whoever answers holds the claim of the watchdog, so that no property is answered twice.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lpverify.config import Config, Deadline
+from lpverify.errors import LpverifyError, UnsupportedError
+from lpverify.io.results import (
+    Answer,
+    ReportFile,
+    Variable,
+    Word,
+    answer_of,
+    competition_text,
+    report,
+    standard_text,
+)
+from lpverify.options import paths
+from lpverify.progress import ProgressLine, describe
+from lpverify.task import Task
+from lpverify.watchdog import Watchdog, process_start
+
+if TYPE_CHECKING:
+    from lpverify.io.onnx import Model
+    from lpverify.provenance import Provenance
+    from lpverify.query import Query
+    from lpverify.verdict import Verdict
+
+EXIT_STATUS = {"sat": 10, "unknown": 30, "timeout": 40, "unsat": 20}  # the first that occurs counts
+GRACE, LEAST_GRACE_SECONDS = 0.2, 5.0  # a share of the limit, but at least that
+OPTIONS = ("timeout", "check_import", "record_proof", "recheck", "exit_status", "quiet", "verbose")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a session writes.
+
+    Attributes:
+        put: Writes text to stdout.
+        tell: Writes a line to stderr.
+        complain: Tells an error of what the text before it names, with its traceback or not; returns the
+            exit code.
+    """
+
+    put: Callable[[str], None]
+    tell: Callable[[str], None]
+    complain: Callable[[Exception, bool, str], int]
+
+
+class Session:
+    """What both the main thread and the watchdog need to answer.
+
+    Raises:
+        InputError: The options are wrong, or the report can't be written.
+    """
+
+    def __init__(self, args: argparse.Namespace, output: Output) -> None:
+        self.args, self.output = args, output
+        self.network, *files = paths(args)
+        self.tasks = self._tasks(files)
+        self.position, self.task = 0, self.tasks[0]
+        self.task.begin("start", process_start())
+        self.answered = 0  # tasks; the watchdog may have answered for `task` already
+        self.limit = self.task.hard_end
+        tick = (lambda: self.task.line.draw()) if self.task.line.enabled else None
+        self.watchdog = Watchdog(self.limit, self.cut_short, tick)
+        self.model: Model | None = None  # once everything is loaded
+        self.variables: list[Variable] = []
+        self.provenance: Provenance | None = None
+        self.words: set[Word] = set()
+        self.error: Exception | None = None
+        self.code = 0  # of the first error
+        self.unsaved: list[dict[str, object]] = []
+        self.report_file = None if args.json is None else ReportFile(args.json, self.several)
+        if self.report_file is not None:
+            self.report_file.check()
+
+    def _tasks(self, files: list[str]) -> list[Task]:
+        """One for each property, none of them started."""
+        tasks = []
+        for i, path in enumerate(files, 1):
+            label = f"{i} of {len(files)}, " if len(files) > 1 else ""
+            line = ProgressLine(sys.stderr, 0.0, not self.args.quiet, label)
+            line.stage = "starting" if i == 1 else "not started"
+            tasks.append(Task(path, self.args.timeout, line))
+        return tasks
+
+    @property
+    def several(self) -> bool:
+        """Whether the output names the properties."""
+        return len(self.tasks) > 1
+
+    # --- the main thread ---
+
+    def run(self) -> int:
+        """Decides all properties and returns the exit code.
+
+        Raises what loading raises, and with a single property what its verification raises.
+        """
+        self.watchdog.start()
+        for i in range(len(self.tasks)):
+            if i:
+                self._turn_to(i)
+                self.watchdog.resume(self.limit)
+            answer = self._attempt()
+            self.watchdog.claim()
+            if self.model is None or (self.error is not None and not self.several):
+                return self._give_up(answer)
+            if self.answered == i:
+                self._answer(answer)
+                self._save()
+            self.task.query = self.error = None  # both hold memory
+        return self.exit_code()
+
+    def _attempt(self) -> Answer:
+        """The answer for the task; an error is one too, so that the others are still decided."""
+        try:
+            if self.model is None:
+                self._load()
+            return self._decide()
+        except Exception as error:  # noqa: BLE001
+            if _out_of_memory(error):
+                return self.task.undecided("unknown", "out of memory")
+            self.error = error
+            return Answer("error", one_line(error), self.task.line.stage)
+
+    def _load(self) -> None:
+        """Loads the network and reads all properties."""
+        self.task.enter("load", "loading")
+        from lpverify.io.onnx import load_model
+
+        model = load_model(self.network)
+        for task in self.tasks:
+            self._read(task, model)
+        self.variables = _variables(model)
+        self._gather()
+        if self.args.check_import:
+            self._check_import(model)
+        self.model = model
+
+    def _read(self, task: Task, model: "Model") -> None:
+        """Reads a property; among several it must fit as well, as that would come late for the others."""
+        from lpverify.io.vnnlib import read_query
+        from lpverify.problem import compile_problem
+
+        begin = time.monotonic()
+        task.query = read_query(task.path)
+        if self.several:
+            compile_problem(model.network, task.query)
+            task.files = self._hashed(task)
+        task.spent = time.monotonic() - begin
+        if task is not self.task:
+            self.watchdog.claim()
+            self.task.shift(task.spent)
+            self.limit += task.spent
+            self.watchdog.resume(self.limit)
+
+    def _decide(self) -> Answer:
+        """Verifies the task; raises what verification raises."""
+        from lpverify.verify import verify_query
+
+        task, args = self.task, self.args
+        assert self.model is not None and task.query is not None
+        if self.answered > self.position:  # its limit passed while the files were read
+            return task.undecided("timeout", "")
+        task.enter("verify", "first bounds")
+        deadline = Deadline(task.end - task.margin)
+        config = Config(args.timeout, args.seed, args.record_proof or args.recheck, deadline=deadline)
+        verdict = verify_query(self.model, task.query, config, task.line.update)
+        answer = self._recheck(verdict, self.model, task.query)
+        task.enter("answer", "answering")
+        return answer
+
+    def _recheck(self, verdict: "Verdict", model: "Model", query: "Query") -> Answer:
+        """The answer of a verdict; an `unsat` whose proof doesn't stand a wanted re-check is `unknown`."""
+        answer = answer_of(verdict)
+        if answer.verdict != "unsat" or not self.args.recheck:
+            return answer
+        from lpverify.check import check_proof
+        from lpverify.problem import compile_problem
+
+        task = self.task
+        task.enter("recheck", "re-check of the proof")
+        task.line.update(replace(verdict.progress, stage="re-check of the proof"))
+        found = check_proof(compile_problem(model.network, query), verdict.proof)  # type: ignore[union-attr]
+        task.rechecked = found.leaves - len(found.failures)
+        if not found.valid:
+            return task.undecided("unknown", f"the proof does not stand its re-check: {found.failures[0]}")
+        return answer
+
+    def _check_import(self, model: "Model") -> None:
+        from lpverify.import_check import check_import
+        from lpverify.problem import compile_problem
+
+        query = self.task.query
+        assert query is not None
+        self.task.enter("check", "comparing with onnxruntime")
+        agreement = check_import(model, compile_problem(model.network, query), self.args.seed)
+        if self.args.verbose:
+            found = f"{agreement.difference:.2g} of {agreement.scale:.2g}"
+            self.output.tell(f"differs from onnxruntime by {found}")
+
+    def _gather(self) -> None:
+        """Starts to gather what reports need; the hashes of several properties are taken as they are read."""
+        if self.report_file is not None:
+            from lpverify.provenance import Provenance
+
+            query = {} if self.several else {"query": self.task.path}
+            self.provenance = Provenance({"network": self.network} | query)
+            self.provenance.start()
+
+    def _hashed(self, task: Task) -> dict[str, dict[str, str | None]]:
+        if self.report_file is None:
+            return {}
+        from lpverify.provenance import sha256
+
+        found: dict[str, str | None] = {"path": task.path, "sha256": None}
+        with contextlib.suppress(OSError):
+            if os.path.isfile(task.path):  # a pipe can't be read twice
+                found["sha256"] = sha256(task.path)
+        return {"query": found}
+
+    def _give_up(self, answer: Answer) -> int:
+        """Answers for all that is left; an error of loading or of the only property is no answer."""
+        for i in range(self.answered, len(self.tasks)):
+            self._turn_to(i)
+            if self.error is None:
+                self._answer(answer)
+            else:
+                self._record(answer)
+        self._save()
+        if self.error is not None:
+            raise self.error
+        return self.exit_code()
+
+    # --- the watchdog's thread ---
+
+    def cut_short(self, number: int) -> int | None:
+        """Answers for a main thread that isn't ready; 0 stands for the limit.
+
+        Returns:
+            The exit code, or None while the main thread has time to come back.
+        """
+        if number:
+            self._answer_rest("interrupted")
+            return 128 + number
+        if self.answered > self.position:
+            self._answer_rest(f"{self.task.path} did not end in time")
+            return self.exit_code()
+        self._answer(self.task.undecided("timeout", f"the limit of {self.args.timeout:g} s was reached"))
+        self._save()
+        if self.answered == len(self.tasks):
+            return self.exit_code()
+        self.limit = time.monotonic() + max(LEAST_GRACE_SECONDS, GRACE * self.args.timeout)
+        self.watchdog.end = self.limit
+        return None
+
+    def _answer_rest(self, reason: str) -> None:
+        """Answers `unknown` for all properties without an answer."""
+        for i in range(self.answered, len(self.tasks)):
+            self._turn_to(i)
+            self._answer(self.task.undecided("unknown", reason))
+        self._save()
+
+    # --- the thread that has the claim ---
+
+    def exit_code(self) -> int:
+        """Of the first error; else 0, or what is most important of all verdicts."""
+        if self.code or not self.args.exit_status:
+            return self.code
+        return next(code for word, code in EXIT_STATUS.items() if word in self.words)
+
+    def _turn_to(self, position: int) -> None:
+        """Makes a property the current one; its clock starts, less the time that reading it took."""
+        if position != self.position:
+            self.position, self.task = position, self.tasks[position]
+            self.task.begin("load", time.monotonic() - self.task.spent)
+            self.limit = self.task.hard_end
+
+    def _answer(self, answer: Answer) -> None:
+        """Prints the answer for the current property."""
+        self.answered += 1
+        self.task.line.close()
+        standard = self.args.network is not None
+        text = standard_text(answer, self.variables) if standard else competition_text(answer)
+        self.output.put(f"{self.task.path} {text}" if self.several else text)
+        self.words.add(answer.verdict)
+        self._explain(answer)
+        self._record(answer)
+
+    def _explain(self, answer: Answer) -> None:
+        """Why it is undecided, and what is worth a note; statistics if wanted."""
+        about = f"{self.task.path}: " if self.several else ""
+        if answer.verdict == "error" and self.error is not None:
+            code = self.output.complain(self.error, self.args.verbose, about)
+            self.code = self.code or code
+            return
+        if self.args.quiet:
+            return
+        how_far = describe(answer.closed, answer.open, answer.margin)
+        if answer.reason:
+            self.output.tell(f"{about}{answer.verdict}: {answer.reason}; stage: {answer.stage}; {how_far}")
+        if answer.proof_nodes == 0:
+            self.output.tell(f"{about}note: the input set of the property is empty")
+        if self.args.verbose:
+            seconds = ", ".join(f"{name} {value:.2f} s" for name, value in self.task.seconds().items())
+            checked = "" if self.task.rechecked is None else f"; {self.task.rechecked} leaves re-checked"
+            self.output.tell(f"{about}stage: {answer.stage}; {how_far}{checked}; {seconds}")
+
+    def _record(self, answer: Answer) -> None:
+        """Keeps the report for `_save`."""
+        self.task.line.close()
+        if self.report_file is not None:
+            self.unsaved.append(report(answer, **self._facts()))
+
+    def _save(self) -> None:
+        """Writes the JSON file if one is wanted; a failure is told and changes nothing else."""
+        file = self.report_file
+        if file is None or (file.direct and self.position + 1 < len(self.tasks)):  # what's there stays there
+            return
+        try:
+            file.write(*self.unsaved)
+        except OSError as error:
+            self.output.tell(f"can't write the report: {error}")
+        self.unsaved = []
+
+    def _facts(self) -> dict[str, object]:
+        """What a report says beside the answer."""
+        from lpverify.provenance import peak_mb
+
+        facts: dict[str, object] = {"query": self.task.path} if self.several else {}
+        facts |= {
+            "rechecked_leaves": self.task.rechecked,
+            "seconds": self.task.seconds(),
+            "peak_mb": peak_mb(),
+            "seed": self.args.seed,
+        }
+        if self.provenance is not None:
+            self.provenance.wait(min(5.0, self.task.end - time.monotonic() - 0.02))
+            files = self.provenance.files | self.task.files
+            facts |= {"versions": self.provenance.versions, "files": files}
+        return facts | {"options": {name: getattr(self.args, name) for name in OPTIONS}}
+
+
+def _variables(model: "Model") -> list[Variable]:
+    """Those that VNN-LIB 1 stands for: X and Y, with the model's shapes where it has one tensor."""
+    found = []
+    for name, signature in (("X", model.inputs), ("Y", model.outputs)):
+        single = len(signature.shapes) == 1
+        found.append((name, "Real", signature.shapes[0] if single else (sum(signature.sizes),)))
+    return found
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Also torch's way to say it."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error))
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong; the list of unsupported nodes keeps its lines."""
+    text = str(error)
+    if not isinstance(error, LpverifyError):
+        text = f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UnsupportedError) else " ".join(text.split())
