@@ -25,9 +25,10 @@ void ascend(int r) {
     if (!(best > goal) && convex()) best = climb(k, target, alpha, beta, goal, LONGER * b_.steps, LONGER * b_.steps);
     if (!(step_down(centre + best) > b_.value[place])) return adaptive(place);
     restore(alpha, beta);
+    descend_row(k, target);
+    if (!(step_down(centre + low_[0]) > b_.value[place])) return adaptive(place);  // ReLUs with the same operand
     std::fill_n(b_.input_score + place * b_.inputs, b_.inputs, 0.0);
     b_.neuron_score[place] = -1, b_.best_neuron[place] = -1;
-    descend_row(k, target);
     report(k, target, 0);
     carry_minimizer(k);
     score_minimizer(place);
