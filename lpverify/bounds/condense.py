@@ -181,7 +181,8 @@ def compose(outer: Affine, inner: Affine) -> Affine | None:
     row = np.repeat(np.arange(outer.width), np.diff(o.start))
     ends = np.concatenate([[0], np.cumsum(np.bincount(row, lengths, minlength=outer.width))])
     block = Block(i.source, i.cols, ends.astype(np.int32), i.column[entry], value)
-    relative = (outer.weight_error + inner.weight_error) * (1 + 1e-9) + 4 * DOUBLE
+    errors = outer.weight_error + inner.weight_error + outer.weight_error * inner.weight_error
+    relative = errors * (1 + 1e-9) + 4 * DOUBLE * (1 + errors)
     return Affine((block,), *_composed_bias(outer, inner, row), relative)
 
 

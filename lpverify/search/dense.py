@@ -1,6 +1,6 @@
 """Branch and bound on small dense ReLU networks: many subproblems at a time, bounded by the compiled kernel.
 
-Accepts: problems whose network `condense` can rewrite, with few free inputs.
+Accepts: problems whose network `condense` can rewrite, with few free inputs or one hidden layer.
 Method: depth first in blocks with best-bound restarts. Each subproblem is clipped to its half-spaces, then
 split at the input or the neuron whose relaxation gap promises more, both in the same unit: the expected rise
 of the lower bound. Where much halving has left few neurons unstable their phases are enumerated, and a
@@ -37,6 +37,7 @@ ENUMERATE = 8  # unstable neurons up to which phases are split whatever inputs p
 HALVINGS = 10  # of every free input before that, on average
 INPUT_SHARE = 5.0  # of the gap that halving the inputs behind it should close
 BATCH, SECONDS = 256, 0.2  # most subproblems, and seconds, of one call of the kernel
+GROWTH = 8  # times the last batch that the next one may be: what a subproblem costs is not known at first
 ROOT_ELEMENTS = 20_000_000  # boxes of neurons of roots that are held at a time
 LEAF_SECONDS = 10.0  # for the LP of one subproblem
 RESTART_EVERY = 16  # rounds between best-bound restarts
@@ -73,7 +74,7 @@ class DenseSearch:
     report: Callable[[Progress], None] = lambda progress: None
     stuck: int = 0
     rounds: int = 0
-    size: int = BATCH
+    size: int = GROWTH  # of the next batch
     bounded: int = 0
     seconds: float = 0.0  # inside the kernel
     deadline: Deadline = field(default_factory=Deadline)
@@ -116,7 +117,8 @@ class DenseSearch:
         start = monotonic()
         bounds = self._bound(items)
         took = monotonic() - start
-        self.size = int(np.clip(SECONDS / took * len(items["node"]), 1, BATCH))
+        count = len(items["node"])
+        self.size = int(np.clip(SECONDS / took * count, 1, min(BATCH, GROWTH * count)))
         return self._settle(items, bounds)
 
     def _push_roots(self) -> None:

@@ -348,8 +348,11 @@ class Checker:
         assert (found.value < inf).all() and (found.height < inf).all() and (found.split_height < inf).all()
         assert (known[0] >= knowledge.lower).all() and (known[1] <= knowledge.upper).all()
         assert (found.value[:, -2] == -inf).all() and (found.height[:, -2] == -inf).all(), "not wanted"
-        for function, values in zip(self.case.functions, self.case.values, strict=True):
-            self.compare(knowledge, found, known, *self.case.points, values, split_needed)
+        for i, (function, values) in enumerate(zip(self.case.functions, self.case.values, strict=True)):
+            compared = self.compare(knowledge, found, known, *self.case.points, values, split_needed)
+            assert i or split_needed or len(np.unique(compared)) == len(self.case.lower), (
+                "a box without a point"
+            )
             points, owner = self.minimisers(found)
             self.compare(knowledge, found, known, points, owner, function(points), split_needed)
         return found
@@ -364,6 +367,7 @@ class Checker:
         return corners.reshape(len(owner), -1), owner
 
     def compare(self, knowledge, found, known, points, owner, values, split_needed):
+        """Compares at those points that have what is known; returns whose boxes they are in."""
         z = self.neuron_values(values)
         holds = below(knowledge.lower[owner], z) & above(knowledge.upper[owner], z)
         holds = holds.all(axis=1)
@@ -386,6 +390,7 @@ class Checker:
         none = Exact(np.zeros(kept[holds].shape, object), 0)
         heights = np.where(kept[holds], found.split_height[owner], -inf)
         self.rows_hold(found.split_slope[owner], heights, here, none)
+        return owner
 
     @staticmethod
     def rows_hold(slope, height, points, values):

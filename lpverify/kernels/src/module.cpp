@@ -59,6 +59,8 @@ class DenseNetwork {
     int add_affine(Doubles bias, Doubles bias_error, double weight_error) {
         require(!engine_ && bias.size() > 0 && bias.size() == bias_error.size(), "bias and its error differ in size");
         require(weight_error >= 0, "errors are not negative");
+        for (std::size_t i = 0; i < bias_error.size(); ++i)
+            require(!(bias_error.data()[i] < 0), "errors are not negative");
         Node node;
         node.kind = Kind::affine, node.width = static_cast<int>(bias.size());
         node.bias = copy(bias), node.bias_error = copy(bias_error), node.weight_error = weight_error;
