@@ -19,6 +19,7 @@ from lpverify.ops.linear import Linear, SparseLinear
 from lpverify.ops.piecewise import Relu
 
 MOST_WEIGHTS, MOST_NEURONS = 8_000_000, 50_000
+MOST_PULLED = 200_000_000  # about a second's work
 TINY = 1e-280  # smallest product of weights
 CHUNK = 2**22  # elements of the unit rows that are pulled through an op at a time
 
@@ -44,7 +45,17 @@ def condense(network: Network) -> DenseGraph | None:
         return None
     if sum(prod(n.shape) for n in network.nodes) > MOST_NEURONS:
         return None
+    if sum(_pulled(network, k) for k in range(1, len(network.nodes))) > MOST_PULLED:
+        return None
     return _Builder(network).build()
+
+
+def _pulled(network: Network, k: int) -> int:
+    """Elements of the unit rows that are pulled through a node's op to find its matrix."""
+    node = network.nodes[k]
+    if isinstance(node.op, (Relu, Linear, SparseLinear, SelectionOp)):
+        return 0
+    return prod(node.shape) * sum(prod(network.nodes[i].shape) for i in node.inputs)
 
 
 class _Builder:
