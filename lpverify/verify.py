@@ -34,6 +34,7 @@ from lpverify.search.engines import (
     choose_arithmetic,
     choose_engine,
     dense_engine,
+    few_inputs,
     usable_cores,
 )
 from lpverify.search.tree import Tree
@@ -92,8 +93,9 @@ class _Ladder:
         verdict = self._sweep(cheap, Effort("ibp"), "interval bounds")
         if verdict is not None:
             return verdict
-        dense = dense_engine(self.problem, self.config)
-        if dense is not None and dense.plan.inputs:
+        few = few_inputs(self.problem, self.config)
+        dense = dense_engine(self.problem, self.config) if few else None
+        if dense is not None:
             return self._dense_search(dense, FIRST_SECONDS)
         arithmetic = choose_arithmetic(self.problem, self.config)
         effort = bounding_effort(self.problem, self.config, ROOT_SHARE)
@@ -103,6 +105,7 @@ class _Ladder:
         witness = self._attack(arithmetic)
         if witness is not None:
             return Sat(witness, self._progress("attack"))
+        dense = None if few else dense_engine(self.problem, self.config)
         return self._search(arithmetic) if dense is None else self._dense_search(dense)
 
     def _progress(self, stage: str) -> Progress:

@@ -28,7 +28,7 @@ from lpverify.search.branching import Rule, all_linear, worst_row
 from lpverify.search.leaf import decide
 from lpverify.search.tree import Frontier, Tree
 from lpverify.solvers.base import LpBackend
-from lpverify.verdict import Progress, Sat, Timeout, Unknown, Unsat, Verdict, Witness
+from lpverify.verdict import Progress, Sat, Timeout, Verdict, Witness
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,7 @@ class Search:
                 if witness is not None:
                     return Sat(witness, self.progress())
             self.report(self.progress())
-        if self.stuck:
-            return Unknown(
-                f"{self.stuck} subproblem(s) can't be decided within rounding error", self.progress()
-            )
-        return Unsat(self.tree.proof(len(self.problem.cases)), self.progress())
+        return self.tree.verdict(len(self.problem.cases), self.stuck, self.progress())
 
     def progress(self) -> Progress:
         """How far it is."""

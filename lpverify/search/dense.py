@@ -31,7 +31,7 @@ from lpverify.search.leaf import decide
 from lpverify.search.pool import Columns, Pool
 from lpverify.search.tree import Tree
 from lpverify.solvers.base import LpBackend
-from lpverify.verdict import Progress, Sat, Timeout, Unknown, Unsat, Verdict, Witness
+from lpverify.verdict import Progress, Sat, Timeout, Verdict, Witness
 
 ENUMERATE = 8  # unstable neurons up to which phases are split whatever inputs promise
 HALVINGS = 10  # of every free input before that, on average
@@ -98,11 +98,7 @@ class DenseSearch:
             if witness is not None:
                 return Sat(witness, self.progress())
             self.report(self.progress())
-        if self.stuck:
-            return Unknown(
-                f"{self.stuck} subproblem(s) can't be decided within rounding error", self.progress()
-            )
-        return Unsat(self.tree.proof(len(self.problem.cases)), self.progress())
+        return self.tree.verdict(len(self.problem.cases), self.stuck, self.progress())
 
     def progress(self) -> Progress:
         """How far it is."""
@@ -208,7 +204,8 @@ class DenseSearch:
         if not len(left):
             return None
         gaps = self.table.gaps(cases[left], items["floor"][left])
-        row = self._nearest_row(cases[left], gaps, closed[left])
+        best = np.where(closed[left], np.inf, gaps.max(axis=2))
+        row = self._nearest_row(cases[left], gaps, best)
         witness = self._candidates(items, bounds, left, row)
         if witness is not None:
             return witness
@@ -217,13 +214,12 @@ class DenseSearch:
             witness = self._leaf(items, int(i))
             if witness is not None:
                 return witness
-        left, row, gaps = left[~linear], row[~linear], gaps[~linear]
+        left, row, best = left[~linear], row[~linear], best[~linear]
         if not len(left):
             return None
         items = {name: column[left] for name, column in items.items()}
         items["lower"], items["upper"] = clipped.lower[left], clipped.upper[left]
-        best = gaps.max(axis=2)
-        items["margin"] = np.where(closed[left], np.inf, best).min(axis=1)
+        items["margin"] = best.min(axis=1)
         self._split(items, bounds, left, row)
         return None
 
@@ -234,9 +230,8 @@ class DenseSearch:
             kept = self.layout.multipliers(items, i).rows(slice(count))
             self.tree.note(int(node), kept, range(count))
 
-    def _nearest_row(self, cases: np.ndarray, gaps: np.ndarray, closed: np.ndarray) -> np.ndarray:
-        """For each subproblem the row nearest to refuting its farthest alternative."""
-        best = np.where(closed, np.inf, gaps.max(axis=2))
+    def _nearest_row(self, cases: np.ndarray, gaps: np.ndarray, best: np.ndarray) -> np.ndarray:
+        """For each subproblem the row nearest to refuting its farthest alternative; `best` gaps of each."""
         entry, d = np.arange(len(cases)), best.argmin(axis=1)
         return self.table.column[cases, d, gaps[entry, d].argmax(axis=1)]
 

@@ -93,13 +93,18 @@ class DenseEngine:
     plan: Plan
 
 
+def few_inputs(problem: Problem, config: Config) -> bool:
+    """Whether inputs are split rather than neurons."""
+    return free_inputs(problem) <= config.input_split_limit
+
+
 def dense_engine(problem: Problem, config: Config) -> DenseEngine | None:
     """The compiled kernel with a plan, for problems that it searches better than the general engine.
 
-    With few free inputs those are split; with one hidden layer the phases of its neurons, where the row's
-    bound depends on the multipliers alone.
+    Few free inputs are split; with one hidden layer and many inputs the phases of its neurons are, where the
+    row's bound depends on the multipliers alone.
     """
-    few = free_inputs(problem) <= config.input_split_limit
+    few = few_inputs(problem, config)
     layers = sum(isinstance(n.op, Relu) for n in problem.network.nodes)
     if extension() is None or not (few or layers == 1):
         return None
@@ -120,7 +125,7 @@ def choose_engine(problem: Problem, arithmetic: Arithmetic, config: Config) -> E
     network = problem.network
     backward = bounding_effort(problem, config, NODE_SHARE)
     neurons = sum(int(np.prod(network.nodes[k].shape)) for k in network.activations)
-    if free_inputs(problem) <= config.input_split_limit:
+    if few_inputs(problem, config):
         size = BATCH_ELEMENTS * (1 if backward.method == "crown" else 10)
         batch = int(np.clip(size // max(1, neurons), 1, 256))
         return Engine(arithmetic, backward, backward, mixed_split, batch, True, Highs())

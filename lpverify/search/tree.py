@@ -8,6 +8,7 @@ import numpy as np
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.multipliers import Effort, Multipliers
 from lpverify.proof import Leaf, NodeTable, Proof, Split, split_columns
+from lpverify.verdict import Progress, Unknown, Unsat, Verdict
 
 
 @dataclass
@@ -63,6 +64,12 @@ class Tree:
             splits += [] if entry is None else [entry]
             node = int(self.nodes.column("parent")[node])
         return splits[::-1]
+
+    def verdict(self, cases: int, stuck: int, progress: Progress) -> Verdict:
+        """What a search that has nothing left to look at proves, `stuck` subproblems being undecided."""
+        if stuck:
+            return Unknown(f"{stuck} subproblem(s) can't be decided within rounding error", progress)
+        return Unsat(self.proof(cases), progress)
 
     def proof(self, cases: int) -> Proof:
         """The finished proof; raises if anything is open."""

@@ -62,7 +62,7 @@ bool convex() {
         if (all_[k].kind != Kind::relu) continue;
         const Value<T>& z = values_[all_[k].source];
         for (int j = 0; j < all_[k].width; ++j)
-            if (z.lower[j] < 0 && z.upper[j] > 0 && coefficient(k, j) < 0) return false;
+            if (z.open(j) && coefficient(k, j) < 0) return false;
     }
     return true;
 }
@@ -78,8 +78,8 @@ void score_minimizer(std::size_t place) {
         const T* below = mixes_[all_[k].source].point.get();
         const int offset = all_[all_[k].source].offset;
         for (int j = 0; j < all_[k].width; ++j) {
+            if (!z.open(j)) continue;
             const double l = z.lower[j], u = z.upper[j], a = coefficient(k, j);
-            if (!(l < 0 && u > 0)) continue;
             const double c = z.centre[j], at = std::min(u, std::max(l, c + below[j])), most = -l * u / (u - l);
             const double line = double(v.upper_slope.get()[j]) * (at - c) + v.upper_gain.get()[j] + std::max(c, 0.0);
             const double loose = line - std::max(at, 0.0) + SPREAD * most;
@@ -185,7 +185,7 @@ void set_lines() {
         Mix<T>& m = mixes_[k];
         const Value<T>&v = values_[k], &z = values_[all_[k].source];
         for (int j = 0; j < all_[k].width; ++j) {
-            const bool open = z.lower[j] < 0 && z.upper[j] > 0;
+            const bool open = z.open(j);
             m.slope.get()[j] = open ? static_cast<T>(m.alpha[j]) : v.lower_slope.get()[j];
             const double c = z.centre[j], at = std::max(c, 0.0), height = double(m.alpha[j]) * c;
             m.gain.get()[j] =
@@ -194,35 +194,12 @@ void set_lines() {
     }
 }
 
-// As `rows_below` for one row, with the current multipliers.
-void descend_row(int k, const Target& target) {
-    bounded_rows_ += 1;
-    for (auto& m : mixes_) m.used.clear();
-    constant_[0] = size_[0] = 0;
-    loss_[0] = values_[k].base_cost[target.element];
-    for (const Matrix<T>& m : all_[k].blocks) {
-        activate(m.source);
-        if (m.sparse)
-            touch_row(m, target.element, 1);
-        else
-            touch_all(m.source, 1);
-        seed(m, target, row(m.source, 0));
-    }
-    for (int v = k - 1; v > 0; --v) {
-        for (const Split& s : splits_)
-            if (s.layer == v && s.beta > 0) add_split(s);
-        if (!values_[v].active) continue;
-        if (all_[v].kind == Kind::relu)
-            through_relu(v, 1, -1, mixes_[v].slope.get(), mixes_[v].gain.get());
-        else
-            through_affine(v, 1);
-        mixes_[v].used = values_[v].is_touched;
-        leave(v);
-    }
-    activate(0);
-    touch_all(0, 1);
-    leave(0);
-    concretize(0);
+// One row with the current multipliers.
+void descend_row(int k, const Target& target) { rows_below(k, &target, 1, -1, true); }
+
+void add_splits(int layer) {
+    for (const Split& s : splits_)
+        if (s.layer == layer && s.beta > 0) add_split(s);
 }
 
 // `-beta side z` is not positive where the split holds. A neuron may be split several times, so that sums of
@@ -286,7 +263,7 @@ void move(int step) {
         Mix<T>& m = mixes_[k];
         const Value<T>& z = values_[all_[k].source];
         for (int j = 0; j < all_[k].width; ++j) {
-            if (!(z.lower[j] < 0 && z.upper[j] > 0)) continue;
+            if (!z.open(j)) continue;
             const double a = coefficient(k, j), value = z.centre[j] + mixes_[all_[k].source].point.get()[j];
             const double moved =
                 m.alpha[j] + rate * ALPHA_RATE * adam(a > 0 ? a * value : 0.0, m.first[j], m.second[j]);
@@ -320,8 +297,9 @@ double largest_coefficient(int layer) {
 
 static constexpr int PATIENCE = 5, LONGER = 10;
 static constexpr float MOST_BETA = 1e30f;
-static constexpr double SPREAD = 0.5, KILL = 4.0,
-                        CONVEX = 1e-6;  // of the largest gap of a ReLU, beside the one at the minimiser
+static constexpr double SPREAD = 0.5;   // of the largest gap of a ReLU, beside the one at the minimiser
+static constexpr double KILL = 4.0;     // weight of the child that gains more
+static constexpr double CONVEX = 1e-6;  // of the gap of ReLUs that count positively
 static constexpr double ALPHA_RATE = 0.25, BETA_RATE = 0.2, DECAY = 0.96;
 std::vector<Split> splits_;
 std::vector<Candidate> candidates_;

@@ -28,10 +28,12 @@ void leave(int k) {
 }
 
 // Bounds rows that are signed elements of an affine node: fills `constant_`, `loss_`, `low_` and the
-// rows of node 0 with `row - reference >= a . (x - centre) + constant - loss >= low`.
-void rows_below(int k, const Target* targets, int count, int row_base = -1) {
+// rows of node 0 with `row - reference >= a . (x - centre) + constant - loss >= low`. A `mixed` row, a single
+// one, takes the lower lines and the split terms that are being optimised.
+void rows_below(int k, const Target* targets, int count, int row_base = -1, bool mixed = false) {
     const Layer<T>& layer = all_[k];
     bounded_rows_ += count;
+    for (auto& m : mixes_) m.used.clear();
     for (int r = 0; r < count; ++r) {
         constant_[r] = size_[r] = 0;
         loss_[r] = values_[k].base_cost[targets[r].element];
@@ -43,11 +45,15 @@ void rows_below(int k, const Target* targets, int count, int row_base = -1) {
         for (int r = 0; r < count; ++r) seed(m, targets[r], row(m.source, r));
     }
     for (int v = k - 1; v > 0; --v) {
+        if (mixed) add_splits(v);
         if (!values_[v].active) continue;
-        if (all_[v].kind == Kind::relu)
-            through_relu(v, count, row_base, values_[v].lower_slope.get(), values_[v].lower_gain.get());
-        else
+        if (all_[v].kind == Kind::affine)
             through_affine(v, count);
+        else if (mixed)
+            through_relu(v, count, row_base, mixes_[v].slope.get(), mixes_[v].gain.get());
+        else
+            through_relu(v, count, row_base, values_[v].lower_slope.get(), values_[v].lower_gain.get());
+        if (mixed) mixes_[v].used = values_[v].is_touched;
         leave(v);
     }
     activate(0);

@@ -145,7 +145,7 @@ bool refine(int k) {
     const std::size_t base = static_cast<std::size_t>(item_) * neurons_ + offset;
     targets_.clear();
     for (int j = 0; j < all_[k].width; ++j) {
-        if (!(v.lower[j] < 0 && v.upper[j] > 0)) continue;
+        if (!v.open(j)) continue;
         double* share = share_.data() + static_cast<std::size_t>(offset + j) * b_.inputs;
         std::fill_n(share, b_.inputs, 0.0);
         if (direct(all_[k])) {  // its interval is exact
@@ -222,7 +222,7 @@ bool relu(int k) {
     describe(k);
     finish_cost(k);
     for (int j = 0; j < layer.width; ++j) {
-        const bool open = z.lower[j] < 0 && z.upper[j] > 0;  // then any lower line may be used, at most |c| away
+        const bool open = z.open(j);  // then any lower line may be used, at most |c| away
         const double below = open ? std::fabs(z.centre[j]) : std::fabs(double(v.lower_gain.get()[j]));
         const double gain = std::max(below, std::fabs(double(v.upper_gain.get()[j])));
         const double slope = products * double(z.size.get()[j]);

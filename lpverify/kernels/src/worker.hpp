@@ -8,10 +8,11 @@ struct Value {
     std::vector<double> base_cost;               // of affine nodes: what rows lose besides `cost`'s other terms
     Aligned<T> middle, radius, size, magnitude;  // the box around the centre: deviations, and |centre|
     Aligned<T> cost;                             // rows `a` on this value lose at most |a| . cost
-    Aligned<T> lower_slope, upper_slope, lower_gain, upper_gain;  // of ReLUs: lines around the centre
-    std::vector<int> chosen;                                      // coefficients that can be nonzero
-    Aligned<T> rows;                                              // of the backward pass
-    bool active = false;                                          // whether there are any
+    Aligned<T> lower_slope, upper_slope, lower_gain, upper_gain;     // of ReLUs: lines around the centre
+    std::vector<int> chosen;                                         // coefficients that can be nonzero
+    Aligned<T> rows;                                                 // of the backward pass
+    bool open(int j) const { return lower[j] < 0 && upper[j] > 0; }  // of operands of ReLUs: unstable
+    bool active = false;                                             // whether there are any
     std::vector<int> touched;  // which groups of PADDING columns of them can be nonzero; others hold anything
     std::vector<char> is_touched;
 };
