@@ -6,6 +6,7 @@ the search computed is taken over except splits, effort levels and multipliers, 
 bound wrong.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,17 +17,21 @@ from lpverify.bounds.evaluate import (
     Batch,
     Evaluation,
     case_forms,
+    columns_of,
     double_precision,
     evaluate,
     to_numpy,
 )
 from lpverify.bounds.farkas import alternatives, combination_bound, necessary
 from lpverify.bounds.halfspaces import HalfSpaces, shrink, table_of
+from lpverify.bounds.phase_proof import AlternativePrograms, holds
 from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch
 from lpverify.interval import Array, Box
 from lpverify.multipliers import Effort, Multipliers
 from lpverify.problem import Problem
-from lpverify.proof import Leaf, Proof, ProofNode, covers
+from lpverify.proof import Leaf, PhaseTree, Proof, ProofNode, covers
+
+MOST_ALTERNATIVES = 20_000
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,8 @@ class _Checker:
         return children
 
     def _holds(self, item: Subproblem, leaf: Leaf, batch: Batch, evaluation: Evaluation) -> bool:
+        if leaf.trees is not None:
+            return self._trees_hold(item, leaf.trees, evaluation)
         if leaf.combinations is None:
             return bool(evaluation.refuted[0])
         conditions = necessary(self.problem, self.arithmetic, batch, evaluation, item.splits, 0)
@@ -164,6 +171,20 @@ class _Checker:
             and combination_bound(conditions, c) > 0
             for c in leaf.combinations
         )
+
+    def _trees_hold(self, item: Subproblem, trees: Sequence[PhaseTree], evaluation: Evaluation) -> bool:
+        """Whether every alternative is refuted by the bounds of its atoms or by a tree of phases."""
+        case = self.problem.cases[item.case]
+        wanted = alternatives(self.problem, item.case, MOST_ALTERNATIVES)
+        if wanted is None:
+            return False
+        values = evaluation.lower[0][columns_of(self.problem, item.case)]
+        known = {tree.atoms: tree for tree in trees}
+        left = [a for a in wanted if not any(values[i] > case.bounds[i] for i in a)]
+        if any(a not in known for a in left):
+            return False
+        programs = AlternativePrograms(evaluation.frame, case)
+        return all(holds(programs, known[a]) for a in left)
 
 
 def is_empty(item: Subproblem) -> bool:

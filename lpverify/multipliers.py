@@ -47,6 +47,7 @@ class Effort:
         budget: Multiplications that the backward bounds of all values may take; a value that needs more
             than is left keeps its interval.
         forward: Tighten intervals by a forward pass first.
+        ascent: So many steps of ascent in alpha for each backward bound of a value that stays unstable.
         half_spaces: Input boxes of children are clipped alternative by alternative (`bounds.halfspaces`).
         cuts: So many of the latest neuron splits give half-spaces, too.
     """
@@ -55,5 +56,6 @@ class Effort:
     schedule: Schedule | None = None
     budget: float = float("inf")
     forward: bool = False
+    ascent: int = 0
     half_spaces: bool = False
     cuts: int = 0

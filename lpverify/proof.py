@@ -62,11 +62,72 @@ class Combination:
     splits: tuple[float, ...]
 
 
+@dataclass
+class PhaseTree:
+    """Refutes one alternative of a condition on a region by fixing ReLU phases in its linear program.
+
+    Nodes are in columns, the root first; each inner node has the two phases of one neuron below it.
+
+    Attributes:
+        atoms: The alternative's atoms; all must hold together in a counterexample.
+        parent: Of each node, -1 for the root.
+        neuron: Position among the neurons of the region's phase program; -1 for the root.
+        sign: The phase: 1 active, -1 inactive.
+        multipliers: Of leaves: which rows of the program have one, and what it is.
+    """
+
+    atoms: tuple[int, ...]
+    parent: list[int] = field(default_factory=lambda: [-1])
+    neuron: list[int] = field(default_factory=lambda: [-1])
+    sign: list[int] = field(default_factory=lambda: [0])
+    multipliers: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def add(self, parent: int, neuron: int, sign: int) -> int:
+        """Opens a child; returns its index."""
+        self.parent.append(parent)
+        self.neuron.append(neuron)
+        self.sign.append(sign)
+        return len(self.parent) - 1
+
+    def close(self, index: int, multipliers: np.ndarray) -> None:
+        """Makes a node a leaf."""
+        used = np.flatnonzero(multipliers)
+        self.multipliers[index] = used.astype(np.int32), multipliers[used]
+
+    def signs(self, index: int, neurons: int) -> np.ndarray:
+        """The phases of a node, `(neurons,)`: 1 active, -1 inactive, 0 either."""
+        result = np.zeros(neurons, np.int8)
+        while index > 0:
+            result[self.neuron[index]] = self.sign[index]
+            index = self.parent[index]
+        return result
+
+    def complete(self) -> bool:
+        """Whether each node is a leaf, or has below it both phases of one neuron and nothing else."""
+        below: dict[int, list[tuple[int, int]]] = {}
+        for i in range(1, len(self.parent)):
+            if not 0 <= self.parent[i] < i:
+                return False
+            below.setdefault(self.parent[i], []).append((self.neuron[i], self.sign[i]))
+        for i in range(len(self.parent)):
+            children = sorted(below.get(i, []))
+            leaf = i in self.multipliers and not children
+            if not leaf and (len(children) != 2 or children != [(children[0][0], -1), (children[0][0], 1)]):
+                return False
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """Why a subproblem has no solution: its node's bounds, or one combination for each alternative."""
+    """Why a subproblem has no solution: its node's bounds, or evidence for each alternative.
+
+    Attributes:
+        combinations: One for each alternative, where the network is linear.
+        trees: One for each alternative that the node's bounds do not refute.
+    """
 
     combinations: tuple[Combination, ...] | None = None
+    trees: tuple[PhaseTree, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -108,6 +169,7 @@ _COLUMNS: dict[str, type] = {
     "leaf": np.bool_,
     "clipped": np.bool_,
     "effort": np.int16,
+    "weight": np.float64,  # share of its root that a node stands for: half of its parent's
 }
 
 

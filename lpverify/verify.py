@@ -1,6 +1,7 @@
 """One query end to end: the ladder from cheap to complete, and its deadline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,15 +29,21 @@ from lpverify.search.bab import Search
 from lpverify.search.branching import worst_row
 from lpverify.search.dense import DenseSearch
 from lpverify.search.engines import (
+    ROOT_ASCENT,
     ROOT_SHARE,
     DenseEngine,
     bounding_effort,
     choose_arithmetic,
     choose_engine,
-    dense_engine,
+    dense_engines,
     few_inputs,
+    rectifying,
+    shallow,
+    suits_programs,
     usable_cores,
 )
+from lpverify.search.lp import LpSearch
+from lpverify.search.portfolio import Contestant, compete
 from lpverify.search.tree import Tree
 from lpverify.solvers.highs import Highs
 from lpverify.verdict import Progress, Sat, Timeout, Unsat, Verdict, Witness
@@ -80,6 +87,7 @@ class _Ladder:
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.config.seed)
         self.tree = Tree(self.config.record_proof)
+        self.threads = self.config.threads or usable_cores()
         self.roots = [
             Subproblem(self.tree.root(i), i, case.box.lower, case.box.upper)
             for i, case in enumerate(self.problem.cases)
@@ -94,9 +102,9 @@ class _Ladder:
         if verdict is not None:
             return verdict
         few = few_inputs(self.problem, self.config)
-        dense = dense_engine(self.problem, self.config) if few else None
-        if dense is not None:
-            return self._dense_search(dense, FIRST_SECONDS)
+        dense = dense_engines(self.problem, self.config) if few else ()
+        if dense:
+            return self._dense_search(dense[0])
         arithmetic = choose_arithmetic(self.problem, self.config)
         effort = bounding_effort(self.problem, self.config, ROOT_SHARE)
         verdict = self._sweep(arithmetic, effort, "linear bounds")
@@ -105,8 +113,11 @@ class _Ladder:
         witness = self._attack(arithmetic)
         if witness is not None:
             return Sat(witness, self._progress("attack"))
-        dense = None if few else dense_engine(self.problem, self.config)
-        return self._search(arithmetic) if dense is None else self._dense_search(dense)
+        if effort.method == "crown" and rectifying(self.problem.network) and not shallow(self.problem):
+            verdict = self._sweep(arithmetic, replace(effort, ascent=ROOT_ASCENT), "optimised bounds")
+            if verdict is not None:
+                return verdict
+        return compete(self._contestants(arithmetic, few), self.config.deadline)
 
     def _progress(self, stage: str) -> Progress:
         margin = min((r.margin for r in self.roots), default=float("inf"))
@@ -152,10 +163,10 @@ class _Ladder:
         remaining = []
         for i, item in enumerate(items):
             if evaluation.refuted[i]:
-                self.tree.bounded(item.node, effort, False)
+                self.tree.bounded(item.node, effort, False, anew=True)
                 self.tree.close(item.node, Leaf())
             elif keep:
-                self.tree.bounded(item.node, effort, False)
+                self.tree.bounded(item.node, effort, False, anew=True)
                 known = inherit(item, arithmetic.network, evaluation, i).known
                 remaining.append(replace(item, known=known))
             else:
@@ -190,22 +201,27 @@ class _Ladder:
                     return witness
         return None
 
-    def _dense_search(self, engine: DenseEngine, first: float | None = None) -> Verdict:
-        """Branch and bound by the compiled kernel; after `first` seconds a gradient attack comes between."""
-        threads = self.config.threads or usable_cores()
-        common = (self.problem, engine.kernel, engine.table, self.replay, self.tree, Highs())
-        search = DenseSearch(*common, threads, engine.plan, self.roots, self.report)
-        if first is None:
-            return search.run(self.config.deadline)
-        verdict = search.run(self.config.deadline.within(first))
+    def _dense(self, engine: DenseEngine, tree: Tree) -> DenseSearch:
+        common = (self.problem, engine.kernel, engine.table, self.replay, tree, Highs())
+        return DenseSearch(*common, self.threads, engine.plan, self.roots, self.report)
+
+    def _dense_search(self, engine: DenseEngine) -> Verdict:
+        """Branch and bound by the compiled kernel; after a while a gradient attack comes between."""
+        search = self._dense(engine, self.tree)
+        verdict = search.run(self.config.deadline.within(FIRST_SECONDS))
         if not isinstance(verdict, Timeout):
             return verdict
         witness = self._attack(double_precision(self.problem))
         return search.run(self.config.deadline) if witness is None else Sat(witness, search.progress())
 
-    def _search(self, arithmetic: Arithmetic) -> Verdict:
-        engine = choose_engine(self.problem, arithmetic, self.config)
-        search = Search(
-            self.problem, engine, self.replay, self.config.deadline, self.tree, report=self.report
-        )
-        return search.run(self.roots)
+    def _contestants(self, arithmetic: Arithmetic, few: bool) -> Iterator[Contestant]:
+        """The searches that may be good at the problem, each with a tree of its own."""
+        dense = () if few else dense_engines(self.problem, self.config)
+        for engine in dense:
+            yield self._dense(engine, deepcopy(self.tree))
+        if few or not any(not engine.plan.inputs for engine in dense):
+            general = choose_engine(self.problem, arithmetic, self.config)
+            yield Search(self.problem, general, self.replay, deepcopy(self.tree), self.roots, self.report)
+        if not few and suits_programs(self.problem, self.roots):
+            tree, roots = deepcopy(self.tree), list(self.roots)
+            yield LpSearch(self.problem, self.replay, tree, roots, self.threads, self.report)

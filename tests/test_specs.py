@@ -30,18 +30,32 @@ INSTANCES = table("instances.csv")
 EXPECTED = {(net, prop): (verdict, evidence) for net, prop, verdict, evidence in table("expected.csv")[1:]}
 
 
-@pytest.fixture(scope="module")
-def make_specs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_specs", FOLDER / "make_specs.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["make_specs"] = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+@pytest.fixture(scope="module")
+def make_specs() -> ModuleType:
+    return script("make_specs")
+
+
+@pytest.fixture(scope="module")
+def make_sat(make_specs: ModuleType) -> ModuleType:  # which imports make_specs
+    return script("make_sat")
+
+
 def is_hard(prop: str) -> bool:
     return any(f"_{kind}_" in prop for kind in HARD)
+
+
+def family(net: str) -> str:
+    """Each formula is a network of its own, with one property; all other networks are families."""
+    return Path(net).stem.partition("_v")[0]
 
 
 @pytest.mark.parametrize(("net", "prop"), [row[:2] for row in INSTANCES])
@@ -65,7 +79,7 @@ def test_all_files_are_listed_and_exist() -> None:
 
 
 def test_the_set_is_varied() -> None:
-    verdicts = {(net, verdict) for (net, _), (verdict, _) in EXPECTED.items()}
+    verdicts = {(family(net), verdict) for (net, _), (verdict, _) in EXPECTED.items()}
     assert verdicts == {(net, verdict) for net, _ in verdicts for verdict in ("sat", "unsat")}
     assert {net for net, prop, _ in INSTANCES if is_hard(prop)} >= {
         f"onnx/{net}.onnx" for net in ("mlp", "conv", "residual")
@@ -88,8 +102,17 @@ def test_regenerating_changes_nothing(make_specs: ModuleType) -> None:
         assert (FOLDER / "vnnlib" / f"{item.name}.vnnlib").read_text(encoding="utf-8") == text
 
 
-def test_points_of_sat_instances_replay(make_specs: ModuleType) -> None:
+def test_regenerating_formulas_changes_nothing(make_specs: ModuleType, make_sat: ModuleType) -> None:
+    for formula, deep in make_sat.spec_formulas():
+        name = make_sat.name_of(formula, deep)
+        assert (FOLDER / "onnx" / f"{name}.onnx").read_bytes() == make_sat.encode(formula, name, deep).onnx
+        text = make_specs.vnnlib(make_sat.property_of(formula, deep), formula.variables, 2)
+        assert (FOLDER / "vnnlib" / f"{name}.vnnlib").read_text(encoding="utf-8") == text
+
+
+def test_points_of_sat_instances_replay(make_specs: ModuleType, make_sat: ModuleType) -> None:
     instances = {i.name: i for i in [*make_specs.toy_instances(), *make_specs.digit_instances()]}
+    instances |= {i.name: i for i in (make_sat.property_of(*pair) for pair in make_sat.spec_formulas())}
     for (net, prop), (verdict, evidence) in EXPECTED.items():
         assert verdict in ("sat", "unsat")
         assert evidence.split()[0] == {"sat": "point", "unsat": "milp,"}[verdict]
@@ -98,3 +121,37 @@ def test_points_of_sat_instances_replay(make_specs: ModuleType) -> None:
             y = make_specs.replay((FOLDER / net).read_bytes(), x)
             options = instances[Path(prop).stem].alternatives
             assert any(make_specs.satisfied(box, rows, x, y) for box, rows in options)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_networks_of_formulas_tell_satisfying_assignments(
+    make_specs: ModuleType, make_sat: ModuleType, deep: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    formula = make_sat.draw(6, 9, 5)
+    ((box, rows),) = make_sat.property_of(formula, deep).alternatives
+    onnx_bytes = make_sat.encode(formula, "formula", deep).onnx
+    found = set()
+    for bits in np.ndindex(*[2] * formula.variables):
+        holds = all(make_sat.holds(clause, bits) for clause in formula.clauses)
+        x = np.array(bits, np.float32)
+        assert make_specs.satisfied(box, rows, x, make_specs.replay(onnx_bytes, x)) == holds
+        x[rng.integers(formula.variables)] = rng.uniform(0.1, 0.9)
+        assert not make_specs.satisfied(box, rows, x, make_specs.replay(onnx_bytes, x))
+        found.add(holds)
+    assert found == {False, True}
+
+
+def test_search_for_assignments_agrees_with_trying_all(make_sat: ModuleType) -> None:
+    verdicts = set()
+    for seed in range(60):
+        formula = make_sat.draw(4 + seed % 6, (4 + seed % 6) * (3 + seed % 5), seed, seed % 4 == 0)
+        assignment = make_sat.solve(formula)
+        assert (assignment is not None) == (make_sat.enumerate_all(formula) > 0)
+        assert assignment is not None or not formula.planted
+        verdicts.add(assignment is not None)
+    assert verdicts == {False, True}
+    for formula, deep in make_sat.spec_formulas():
+        name = make_sat.name_of(formula, deep)
+        verdict = EXPECTED[f"onnx/{name}.onnx", f"vnnlib/{name}.vnnlib"][0]
+        assert verdict == ("sat" if make_sat.enumerate_all(formula) else "unsat")

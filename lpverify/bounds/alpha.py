@@ -13,7 +13,7 @@ from math import prod
 
 from lpverify.bounds.frame import CentredLines, Frame, centre_lines
 from lpverify.bounds.linear import LinearBound, Sides, Trace, backward, centre_value
-from lpverify.bounds.propagate import row_lines
+from lpverify.bounds.lines import row_lines
 from lpverify.interval import Array, namespace
 from lpverify.multipliers import Multipliers, Schedule
 from lpverify.network import repeat
@@ -26,22 +26,24 @@ def bound_rows(
     multipliers: Multipliers | None = None,
     splits: Mapping[int, Sides] | None = None,
     trace: Trace | None = None,
+    start: int | None = None,
 ) -> LinearBound:
-    """The backward bound of rows of the network's output under given multipliers.
+    """The backward bound of rows of a value under given multipliers.
 
     Args:
-        frame: Bounds of all values.
-        rows: `(B, R, *output shape)`.
+        frame: Bounds of all values up to that one.
+        rows: `(B, R, *shape of the value)`.
         multipliers: None: adaptive slopes and no split terms.
         splits: For split values the side that each element is on.
         trace: Filled if given.
+        start: The value; default: the network's output.
     """
     lines, beta = _lines(frame, multipliers), None
     if multipliers is not None and splits:
         known = ((k, splits[k], v) for k, v in multipliers.beta.items() if k in splits)
         beta = {k: Sides(-v * sides.sign[:, None], sides.point) for k, sides, v in known}
-    start = frame.network.output
-    return backward(frame, start, rows, centre_value(rows, frame.centres[start]), beta, lines, trace)
+    value = frame.network.output if start is None else start
+    return backward(frame, value, rows, centre_value(rows, frame.centres[value]), beta, lines, trace)
 
 
 def _lines(frame: Frame, multipliers: Multipliers | None) -> Mapping[int, CentredLines]:
@@ -71,16 +73,18 @@ def optimise(
     start: Multipliers,
     schedule: Schedule,
     done: Callable[[Array], bool],
+    value: int | None = None,
 ) -> Best:
     """Ascends from `start`.
 
     Args:
-        frame: Bounds of all values.
-        rows: `(B, R, *output shape)`.
+        frame: Bounds of all values up to the one that is bounded.
+        rows: `(B, R, *shape of that value)`.
         splits: As for `bound_rows`.
         start: First multipliers.
         schedule: Steps and rates.
         done: Asked with the best lower bounds `(B, R)` after each step; True stops.
+        value: The value that is bounded; default: the network's output.
 
     Returns:
         The best linear bounds row by row, their values `(B, R)`, their multipliers, and the last trace.
@@ -91,8 +95,8 @@ def optimise(
     best: Best | None = None
     for step in range(schedule.steps + 1):
         now, trace = Multipliers(dict(alpha), dict(beta)), Trace()
-        linear = bound_rows(frame, rows, now, splits, trace)
-        new = (linear, linear.concretize(frame.boxes[0]), now, trace)
+        linear = bound_rows(frame, rows, now, splits, trace, value)
+        new = (linear, linear.concretize(frame.boxes[0], frame.ball), now, trace)
         best = new if best is None else _better(best, new, xp)
         if step == schedule.steps or done(best[1]):
             break
@@ -175,7 +179,7 @@ def relaxed_primal(
     lead = linear.a.shape[:2]
     total = lead[0] * lead[1]
     values = [linear.minimizer(frame.coefficient_box(0))]
-    for k, node in enumerate(frame.network.nodes[1:], start=1):
+    for k, node in enumerate(frame.network.nodes[1 : len(frame.boxes)], start=1):
         operands = [values[i] for i in node.inputs]
         if isinstance(node.op, ElementwiseOp) and k in trace.coefficients:
             line = lines[k]
@@ -199,7 +203,7 @@ def initial(
     """Starting multipliers: adaptive slopes and zero beta, or those of a parent where it had any."""
     xp = namespace(frame.like)
     alpha, beta = {}, {}
-    for k in frame.network.activations:
+    for k in frame.lines:
         if warm is not None and k in warm.alpha:
             alpha[k] = warm.alpha[k]
             continue
@@ -214,3 +218,9 @@ def initial(
             continue
         beta[k] = xp.zeros((sign.shape[0], rows, *sign.shape[1:]), dtype=sign.dtype, device=sign.device)
     return Multipliers(alpha, beta)
+
+
+def ascend(frame: Frame, rows: Array, value: int, steps: int) -> Array:
+    """Lower bounds `(B, R)`, float64, of rows of a value after some steps of ascent in alpha."""
+    start = initial(frame, rows.shape[1], {})
+    return optimise(frame, rows, {}, start, Schedule(steps=steps), lambda lower: False, value)[1]

@@ -11,10 +11,12 @@ The vector `|W| r_x` does not depend on the row; it is computed once and each ro
 float32 coefficients give bounds nearly as tight as float64 ones, with every rounding error covered.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import TypeVar
 
+from lpverify.bounds.ball import Ball
 from lpverify.interval import (
     DOUBLE,
     SUM_INFLATION,
@@ -67,6 +69,7 @@ class Frame:
         empty: `(B,)`: regions proven to contain no point; their other entries mean nothing.
         like: Any array in the type of the coefficients.
         slack: `(B,)` float64: what one backward pass can lose to underflow altogether.
+        ball: If given, the regions are what lies in the input boxes and in these balls.
     """
 
     network: Network
@@ -79,6 +82,7 @@ class Frame:
     empty: Array
     like: Array
     slack: Array
+    ball: Ball | None = None
 
     def entry(self, i: int) -> "Frame":
         """The frame of one region as a batch of one."""
@@ -94,6 +98,7 @@ class Frame:
             self.empty[one],
             self.like,
             self.slack[one],
+            None if self.ball is None else self.ball.rows(one),
         )
 
     def coefficient_box(self, k: int) -> Box:
@@ -198,6 +203,16 @@ def affine_error(frame: Frame, k: int) -> Array:
     return error if isinstance(offset_error, float) else error + frame.cast_up(offset_error)
 
 
+def reference_error(frame: Frame, k: int, nodes: Sequence[int]) -> Array:
+    """A bound of how far the reference of value `k` is from affine `nodes`, applied to that before them."""
+    error: Array | float = 0.0
+    for i, node in enumerate(nodes):
+        op, own = frame.network.nodes[node].op, affine_error(frame, node)
+        assert isinstance(op, AffineOp)
+        error = own if i == 0 else op.magnitude(error) + own
+    return (namespace(frame.centres[k]).zeros_like(frame.centres[k]) + error) * SUM_INFLATION
+
+
 def _bilinear_cost(frame: Frame, k: int) -> Array:
     """Rounding of the substituted coefficients, against magnitudes."""
     node = frame.network.nodes[k]
@@ -242,14 +257,37 @@ def _gain(slope: Array, intercept: Array | None, at: Array, value: Array) -> tup
     return product + intercept - value, abs(product) + abs(intercept) + abs(value)
 
 
-def first_frame(network: Network, reference: Network, box: Box, like: Array) -> Frame:
+def first_frame(
+    network: Network, reference: Network, box: Box, like: Array, ball: Ball | None = None
+) -> Frame:
     """The frame of the input value alone."""
     xp = namespace(box.lower)
     centre = 0.5 * box.lower + 0.5 * box.upper
     empty = xp.zeros((box.lower.shape[0],), dtype=xp.bool, device=box.lower.device)
-    frame = Frame(network, reference, [box], [centre], [], {}, {}, empty, like, centre[:, 0] * 0.0)
+    frame = Frame(network, reference, [box], [centre], [], {}, {}, empty, like, centre[:, 0] * 0.0, ball)
     frame.costs.append(rounding_cost(frame, 0))
     return replace(frame, slack=underflow(frame, 0))
+
+
+def recentred(frame: Frame, values: Sequence[int], point: Array) -> Frame:
+    """The frame in float64 with the reference run from another point `(B, n)`, without lines and planes.
+
+    Args:
+        frame: What to change.
+        values: Those that reference, costs and slack are for, with all that they depend on; input last.
+        point: Finite.
+    """
+    centres: list[Array] = [point] * len(frame.boxes)
+    costs: list[Array | None] = [None] * len(frame.boxes)
+    moved = replace(
+        frame, network=frame.reference, like=point, centres=centres, costs=costs, lines={}, planes={}
+    )
+    slack = point[:, 0] * 0.0
+    for k in reversed(values):
+        centres[k] = reference_value(moved, k) if k else point
+        costs[k] = rounding_cost(moved, k)
+        slack = slack + underflow(moved, k)
+    return replace(moved, slack=slack)
 
 
 def underflow(frame: Frame, k: int) -> Array:

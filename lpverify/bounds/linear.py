@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from lpverify.bounds.ball import Ball, dual_norm
 from lpverify.bounds.frame import CentredLines, Frame
 from lpverify.errors import InternalError
 from lpverify.interval import (
@@ -47,8 +48,11 @@ class LinearBound:
     constant: Array
     centre: Array
 
-    def concretize(self, box: Box) -> Array:
-        """Lower bounds `(B, R)`, float64, over an input box `(B, n)`, float64."""
+    def concretize(self, box: Box, ball: Ball | None = None) -> Array:
+        """Lower bounds `(B, R)`, float64, over an input box `(B, n)`, float64, and a ball around part of it.
+
+        The larger of the bound over the box and, by Hoelder's inequality, that over the ball.
+        """
         xp = namespace(self.a)
         a = to_double(self.a)
         low, high = round_down(box.lower - self.centre), round_up(box.upper - self.centre)
@@ -58,6 +62,17 @@ class LinearBound:
         error = size * gamma(2 * a.shape[-1] + 2, DOUBLE) + (abs(self.constant) + abs(total)) * (4 * DOUBLE)
         error = error + tiny(a)
         lower = total + self.constant - error * SUM_INFLATION
+        lower = xp.where(lower == lower, lower, xp.full_like(lower, -float("inf")))
+        return lower if ball is None else xp.maximum(lower, self._over_ball(ball))
+
+    def _over_ball(self, ball: Ball) -> Array:
+        """`a . (centre of the ball - centre) + constant - radius * dual norm of a`, rounded down."""
+        xp = namespace(self.a)
+        a, shift = to_double(self.a), ball.centre - self.centre
+        total, reach = dot(a, shift), ball.radius[:, None] * dual_norm(a, ball.norm)
+        error = dot(xp.abs(a), xp.abs(shift)) * gamma(a.shape[-1] + 4, DOUBLE)
+        error = error + (abs(self.constant) + abs(total) + reach) * (8 * DOUBLE) + tiny(a)
+        lower = total - reach + self.constant - error * SUM_INFLATION
         return xp.where(lower == lower, lower, xp.full_like(lower, -float("inf")))
 
     def absolute(self) -> tuple[Array, Array]:

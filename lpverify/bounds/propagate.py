@@ -14,14 +14,16 @@ from math import prod
 
 import numpy as np
 
+from lpverify.bounds.alpha import ascend
+from lpverify.bounds.ball import Ball
 from lpverify.bounds.forward import form_of, start, tighten
 from lpverify.bounds.frame import Frame, centre_lines, first_frame, reference_value, rounding_cost, underflow
 from lpverify.bounds.linear import backward
+from lpverify.bounds.lines import row_lines
 from lpverify.interval import Array, Box, intersect, namespace
 from lpverify.multipliers import Effort
 from lpverify.network import Network, repeat
-from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp, Lines
-from lpverify.ops.steps import StepOp
+from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,12 @@ class Region:
     Attributes:
         box: Input boxes `(B, n)`, float64.
         known: For some values boxes `(B, *shape)` that hold on the region, splits included.
+        ball: If given, only inputs that lie in this ball, too, belong to the region.
     """
 
     box: Box
     known: Mapping[int, Box] = field(default_factory=dict)
+    ball: Ball | None = None
 
 
 @np.errstate(over="ignore", invalid="ignore")  # boxes may be unbounded; what is undefined proves nothing
@@ -57,7 +61,8 @@ def propagate(
         like: An array in the type of the coefficients; default: that of the region.
     """
     box = region.box
-    frame = first_frame(network, reference or network, box, box.lower if like is None else like)
+    like = box.lower if like is None else like
+    frame = first_frame(network, reference or network, box, like, region.ball)
     worth, left = _worth_refining(frame, region, effort, limit), effort.budget
     forms = _Forms(frame) if effort.forward else None
     for k in range(1, len(network.nodes)):
@@ -70,7 +75,10 @@ def propagate(
         if forms is not None and elementwise:  # made of the lines
             empty = empty | forms.add(frame, k)
         if k in worth:
-            refined, spent = _refine(frame, k, limit, left)
+            refined, spent = _refine(frame, k, limit, left, 0)
+            if effort.ascent:
+                better, more = _refine(frame, k, limit, left - spent, effort.ascent)
+                refined, spent = refined | better, spent + more
             empty, left = empty | refined, left - spent
             frame.costs[k] = rounding_cost(frame, k)
         frame = replace(frame, empty=frame.empty | empty, slack=frame.slack + underflow(frame, k))
@@ -101,8 +109,10 @@ def _worth_refining(frame: Frame, region: Region, effort: Effort, limit: int) ->
         return frozenset()
     network = frame.network
     products = [n for n in network.nodes if isinstance(n.op, BilinearOp)]
+    # The interval of one affine step is exact over a box, but not over a ball.
+    refinable = network.refinable if region.ball is None else frozenset(network.pre_activations)
     if not products:
-        return network.refinable
+        return refinable
     boxes = propagate(network, region, Effort("ibp"), limit, frame.reference, frame.like).boxes
     fixed = {i for n in products for i in n.inputs if bool((boxes[i].lower == boxes[i].upper).all())}
     linear = {id(n) for n in products if fixed.intersection(n.inputs)}
@@ -112,7 +122,7 @@ def _worth_refining(frame: Frame, region: Region, effort: Effort, limit: int) ->
         if n.op is not None and not isinstance(n.op, AffineOp) and id(n) not in linear
         for i in n.inputs
     }
-    return network.refinable & needed
+    return refinable & needed
 
 
 def _add_box(frame: Frame, k: int, known: Box | None) -> Array:
@@ -138,38 +148,6 @@ def _add_relaxation(frame: Frame, k: int) -> None:
         frame.planes[k] = node.op.relax(first, second, None)
 
 
-def row_lines(frame: Frame, k: int, alpha: Array | None) -> Lines:
-    """Lines of elementwise node `k` with a row axis: arrays `(B, 1 or R, *shape)`."""
-    op = frame.network.nodes[k].op
-    assert isinstance(op, ElementwiseOp)
-    box = frame.coefficient_box(frame.network.nodes[k].inputs[0])
-    lines = op.relax(Box(box.lower[:, None], box.upper[:, None]), alpha)
-    return _level(frame, k, lines) if isinstance(op, StepOp) else lines
-
-
-def _level(frame: Frame, k: int, lines: Lines) -> Lines:
-    """Constants where a split has settled a step: lines over the operand's closed box still see the jump."""
-    xp, box = namespace(frame.like), frame.coefficient_box(k)
-    settled = (frame.boxes[k].lower == frame.boxes[k].upper)[:, None]
-    zero = xp.zeros_like(lines.lower_slope)
-    return Lines(
-        xp.where(settled, zero, lines.lower_slope),
-        xp.where(settled, box.lower[:, None], lines.lower_intercept),
-        xp.where(settled, zero, lines.upper_slope),
-        xp.where(settled, box.upper[:, None], lines.upper_intercept),
-    )
-
-
-def open_elements(frame: Frame, k: int) -> Array:
-    """Mask `(B, *shape)` of the elements of elementwise node `k` that are not linear on their boxes."""
-    op = frame.network.nodes[k].op
-    assert isinstance(op, ElementwiseOp)
-    mask = op.unstable(frame.boxes[frame.network.nodes[k].inputs[0]])
-    if isinstance(op, StepOp):
-        mask = mask & (frame.boxes[k].lower < frame.boxes[k].upper)
-    return mask
-
-
 def _unstable(network: Network, k: int, box: Box) -> Array:
     """Mask `(B, size)` of the elements of value `k` on which some nonlinear consumer isn't linear."""
     xp = namespace(box.lower)
@@ -182,8 +160,8 @@ def _unstable(network: Network, k: int, box: Box) -> Array:
     return mask.reshape((mask.shape[0], -1))
 
 
-def _refine(frame: Frame, k: int, limit: int, budget: float) -> tuple[Array, float]:
-    """Backward bounds for the unstable elements of value `k`, in chunks of rows.
+def _refine(frame: Frame, k: int, limit: int, budget: float, ascent: int) -> tuple[Array, float]:
+    """Backward bounds for the unstable elements of value `k`, in chunks of rows, optimised or not.
 
     Returns which regions are empty, and the multiplications spent: none if they exceed the budget.
     """
@@ -193,17 +171,17 @@ def _refine(frame: Frame, k: int, limit: int, budget: float) -> tuple[Array, flo
         return frame.empty, 0.0
     xp, mask = namespace(mask), mask & relevant.reshape((1, -1))
     most = int(xp.max(xp.sum(xp.astype(mask, xp.int64), axis=1)))
-    cost = 2.0 * most * len(mask) * network.work[k]
+    cost = 2.0 * most * len(mask) * network.work[k] * (1 + 2 * ascent)
     if most == 0 or cost > budget:
         return frame.empty, 0.0
     # The first `most` columns of the order hold every unstable element of each region; the rest are harmless.
     order = xp.argsort(xp.astype(~mask, xp.int8), axis=1, stable=True)[:, :most]
-    widest = max(prod(network.nodes[i].shape) for i in network.ancestors[k])
-    step = max(1, limit // (2 * mask.shape[0] * widest))
+    sizes = [prod(network.nodes[i].shape) for i in network.ancestors[k]]
+    step = max(1, limit // (2 * mask.shape[0] * (4 * sum(sizes) if ascent else max(sizes))))
     lower, upper = box.lower.reshape(mask.shape), box.upper.reshape(mask.shape)
     for first in range(0, most, step):
         chunk = order[:, first : first + step]
-        low, high = _element_bounds(frame, k, chunk)
+        low, high = _element_bounds(frame, k, chunk, ascent)
         lower = _scatter(lower, chunk, xp.maximum(xp.take_along_axis(lower, chunk, axis=1), low))
         upper = _scatter(upper, chunk, xp.minimum(xp.take_along_axis(upper, chunk, axis=1), high))
     shape = box.lower.shape
@@ -211,7 +189,7 @@ def _refine(frame: Frame, k: int, limit: int, budget: float) -> tuple[Array, flo
     return empty, cost
 
 
-def _element_bounds(frame: Frame, k: int, chunk: Array) -> tuple[Array, Array]:
+def _element_bounds(frame: Frame, k: int, chunk: Array, ascent: int) -> tuple[Array, Array]:
     """Lower and upper bounds `(B, r)` of the chosen elements, float64."""
     xp = namespace(frame.like)
     count, rows = chunk.shape
@@ -219,10 +197,13 @@ def _element_bounds(frame: Frame, k: int, chunk: Array) -> tuple[Array, Array]:
     columns = xp.arange(centre.shape[1], device=frame.like.device)
     unit = xp.astype(chunk[:, :, None] == columns[None, None, :], frame.like.dtype)
     seeds = xp.concat([unit, -unit], axis=1).reshape((count, 2 * rows, *frame.network.nodes[k].shape))
-    at_centre = xp.take_along_axis(centre, chunk, axis=1)
-    at_centre = xp.concat([at_centre, -at_centre], axis=1)
-    linear = backward(frame, k, seeds, (at_centre, xp.zeros_like(at_centre)))
-    values = linear.concretize(frame.boxes[0])
+    if ascent:
+        values = ascend(frame, seeds, k, ascent)
+    else:
+        at_centre = xp.take_along_axis(centre, chunk, axis=1)
+        at_centre = xp.concat([at_centre, -at_centre], axis=1)
+        linear = backward(frame, k, seeds, (at_centre, xp.zeros_like(at_centre)))
+        values = linear.concretize(frame.boxes[0], frame.ball)
     return values[:, :rows], -values[:, rows:]
 
 

@@ -170,10 +170,16 @@ class ElementwiseOp(Op):
     """A scalar function applied to every element of one value."""
 
     piecewise_linear: ClassVar[bool] = False
+    mixes: ClassVar[tuple[float, ...]] = (0.0, 0.5, 1.0)  # of the lines that a linear program gets
 
     @abstractmethod
     def relax(self, box: Box, alpha: Array | None) -> Lines:
         """Lines on the box `(B, *shape)`; `alpha` in [0, 1] moves the lower line, None: adaptive."""
+
+    def family(self, box: Box) -> list[tuple[float, Lines]]:
+        """Several lines on the box, each with its mix: those that hold together in a linear program."""
+        xp = namespace(box.lower)
+        return [(mix, self.relax(box, xp.full_like(box.lower, mix))) for mix in self.mixes]
 
     @abstractmethod
     def derivative(self, x: Array) -> Array:

@@ -26,6 +26,7 @@ class Relu(ElementwiseOp):
     """`max(x, 0)`."""
 
     piecewise_linear: ClassVar[bool] = True
+    mixes: ClassVar[tuple[float, ...]] = (0.0, 1.0)
 
     def forward(self, *xs: Array) -> Array:
         return positive_part(xs[0])

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
+from typing import ClassVar
 
 import numpy as np
 
@@ -157,14 +158,24 @@ class SmoothOp(ElementwiseOp):
             like = boxes[0].lower
             return to_type_down(lower, like), to_type_up(upper, like)
 
+    mixes: ClassVar[tuple[float, ...]] = (0.0, 0.25, 0.5, 0.75, 1.0)
+
     def relax(self, box: Box, alpha: Array | None) -> Lines:
         """Supporting lines; `alpha` 0 and 1: smallest and largest slope in the box, 1/2: the adaptive one."""
+        return self._relaxed(box, alpha, None)
+
+    def family(self, box: Box) -> list[tuple[float, Lines]]:
+        """Lines of several slopes, above as well as below."""
+        full = namespace(box.lower).full_like
+        return [(m, self._relaxed(box, full(box.lower, m), full(box.lower, m))) for m in self.mixes]
+
+    def _relaxed(self, box: Box, alpha: Array | None, top_alpha: Array | None) -> Lines:
         low, high = to_double(box.lower), to_double(box.upper)
         with np.errstate(all="ignore"):
             lower, upper = self._ends(low, high)
-            mixes = None if alpha is None else to_double(alpha)
+            mixes, tops = (None if a is None else to_double(a) for a in (alpha, top_alpha))
             slope, intercept = self._line(1, Box(low, high), lower, mixes, box.lower)
-            top_slope, top = self._line(-1, Box(low, high), -upper, None, box.lower)
+            top_slope, top = self._line(-1, Box(low, high), -upper, tops, box.lower)
             down, up = to_type_down(intercept, box.lower), to_type_up(-top, box.lower)
             return Lines(to_type(slope, box.lower), down, to_type(-top_slope, box.lower), up)
 

@@ -56,20 +56,23 @@ class Engine:
 
 @dataclass
 class Search:
-    """The state of one branch-and-bound run."""
+    """The state of one branch-and-bound run; `waiting` are the subproblems to start with."""
 
     problem: Problem
     engine: Engine
     replay: Replay
-    deadline: Deadline
     tree: Tree
+    waiting: Sequence[Subproblem]
+    report: Callable[[Progress], None] = lambda progress: None
     frontier: Frontier = field(default_factory=Frontier)
     stuck: int = 0
-    report: Callable[[Progress], None] = lambda progress: None
+    deadline: Deadline = field(default_factory=Deadline)
 
-    def run(self, roots: Sequence[Subproblem]) -> Verdict:
-        """Refutes all subproblems, or finds a counterexample, or says how far it came."""
-        self.frontier.push(roots)
+    def run(self, deadline: Deadline) -> Verdict:
+        """Refutes all subproblems, or finds a counterexample, or says how far it came; can be resumed."""
+        self.deadline = deadline
+        self.frontier.push(self.waiting)
+        self.waiting = ()
         while self.frontier.items:
             if self.deadline.passed:
                 return Timeout(self.progress())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from lpverify.bounds.evaluate import Evaluation, columns_of, to_numpy
-from lpverify.bounds.propagate import open_elements
+from lpverify.bounds.lines import open_elements
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.network import Network
 from lpverify.ops.base import BilinearOp, ElementwiseOp, IntervalOp

@@ -1,18 +1,23 @@
 """Chooses how to search, by features of the problem: size, convolutions, free inputs, ReLUs."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lpverify.bounds.condense import condense
 from lpverify.bounds.evaluate import Arithmetic, double_precision
+from lpverify.bounds.farkas import alternatives
 from lpverify.bounds.forward import NEGLIGIBLE
 from lpverify.bounds.halfspaces import Table, table_of
+from lpverify.bounds.subproblem import Subproblem
 from lpverify.config import Config
 from lpverify.interval import Array
 from lpverify.kernels.dense import DenseKernel, extension
 from lpverify.multipliers import Effort, Method, Schedule
+from lpverify.network import Network
+from lpverify.ops.base import AffineOp
 from lpverify.ops.convolution import Conv
 from lpverify.ops.piecewise import Relu
 from lpverify.problem import Problem
@@ -21,6 +26,7 @@ from lpverify.search.branching import mixed_split, neurons_first
 from lpverify.search.layout import Plan
 from lpverify.solvers.highs import Highs
 
+ROOT_ASCENT = 10  # steps in alpha for the boxes of the root
 WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
 ROOT_SHARE, NODE_SHARE = 0.25, 0.1  # of the time left, for the boxes of one batch
 FORWARD_BESIDE = 100.0  # gain from which a forward pass is worth its time beside backward bounds
@@ -28,6 +34,8 @@ FORWARD_ALONE = 200.0  # and from which it replaces them
 FORWARD_ELEMENTS = 2**24  # slopes of the widest value in a forward pass, at most
 BATCH_ELEMENTS = 200_000  # elements of nonlinear nodes in one batch; without backward bounds ten times that
 SHALLOW = Plan(inputs=False, steps=10, ahead=32, splits=64, cuts=0)  # one hidden layer, many inputs
+MOST_COLUMNS, MOST_WORK = 6000, 20_000_000  # of networks whose regions are put into linear programs
+FEW_ALTERNATIVES, MOST_ALTERNATIVES = 16, 1024
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 
@@ -93,26 +101,52 @@ class DenseEngine:
     plan: Plan
 
 
+def rectifying(network: Network) -> bool:
+    """Whether all nonlinear nodes are ReLUs: their lines cost nothing to move."""
+    return all(isinstance(n.op, (AffineOp, Relu)) for n in network.nodes[1:])
+
+
 def few_inputs(problem: Problem, config: Config) -> bool:
     """Whether inputs are split rather than neurons."""
     return free_inputs(problem) <= config.input_split_limit
 
 
-def dense_engine(problem: Problem, config: Config) -> DenseEngine | None:
-    """The compiled kernel with a plan, for problems that it searches better than the general engine.
+def shallow(problem: Problem) -> bool:
+    """Whether there is one hidden layer of ReLUs."""
+    return sum(isinstance(n.op, Relu) for n in problem.network.nodes) == 1
 
-    Few free inputs are split; with one hidden layer and many inputs the phases of its neurons are, where the
-    row's bound depends on the multipliers alone.
+
+def dense_engines(problem: Problem, config: Config) -> tuple[DenseEngine, ...]:
+    """The compiled kernel with each plan by which it may search better than the general engine.
+
+    Few free inputs are split. With one hidden layer and many inputs the phases of its neurons are, where the
+    row's bound depends on the multipliers alone. Many inputs are split only where atoms have to hold
+    together: then each split clips the other inputs' ranges, as a unit clause would.
     """
-    few = few_inputs(problem, config)
-    layers = sum(isinstance(n.op, Relu) for n in problem.network.nodes)
-    if extension() is None or not (few or layers == 1):
-        return None
+    few, together = few_inputs(problem, config), conjunctive(problem)
+    plans = (Plan(),) if few else (SHALLOW,) * shallow(problem) + (Plan(),) * together
+    if extension() is None or not plans:
+        return ()
     graph = condense(problem.network)
     table = None if graph is None else table_of(problem)
     if graph is None or table is None:
-        return None
-    return DenseEngine(DenseKernel(graph), table, Plan() if few else SHALLOW)
+        return ()
+    return tuple(DenseEngine(DenseKernel(graph), table, plan) for plan in plans)
+
+
+def conjunctive(problem: Problem) -> bool:
+    """Whether in every case all alternatives have several atoms."""
+    found = (alternatives(problem, i, FEW_ALTERNATIVES) for i in range(len(problem.cases)))
+    return all(a is not None and min(map(len, a), default=0) > 1 for a in found)
+
+
+def suits_programs(problem: Problem, roots: Sequence[Subproblem]) -> bool:
+    """Whether linear programs of whole regions are small enough to be solved thousands of times."""
+    network = problem.network
+    size = sum(int(np.prod(n.shape)) for n in network.nodes if isinstance(n.op, Relu)) + network.input_size
+    if not rectifying(network) or size > MOST_COLUMNS or network.work[network.output] > MOST_WORK:
+        return False
+    return all(alternatives(problem, r.case, MOST_ALTERNATIVES) is not None for r in roots)
 
 
 def usable_cores() -> int:

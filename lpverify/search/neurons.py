@@ -13,7 +13,7 @@ import numpy as np
 
 from lpverify.bounds.evaluate import Evaluation, to_numpy
 from lpverify.bounds.frame import Frame
-from lpverify.bounds.propagate import open_elements
+from lpverify.bounds.lines import open_elements
 from lpverify.interval import Array, Box
 from lpverify.ops.base import BilinearOp, ElementwiseOp, Op
 from lpverify.ops.piecewise import Relu

@@ -13,19 +13,28 @@ from lpverify.verdict import Progress, Unknown, Unsat, Verdict
 
 @dataclass
 class Tree:
-    """Proof nodes so far; `record` keeps the multipliers of leaves."""
+    """Proof nodes so far; `record` keeps the multipliers of leaves.
+
+    Attributes:
+        closed: How many nodes are refuted.
+        volume: What they stand for, a case counting 1.
+    """
 
     record: bool
     nodes: NodeTable = field(default_factory=NodeTable)
     closed: int = 0
+    volume: float = 0.0
 
     def root(self, case: int) -> int:
         """Adds the root of a case."""
-        return self.nodes.append(1, parent=-1, case=case)
+        return self.nodes.append(1, parent=-1, case=case, weight=1.0)
 
-    def bounded(self, node: int, effort: Effort, clipped: bool) -> None:
-        """Notes how a node was bounded and whether its children live in its clipped box."""
-        if not self.nodes.column("effort")[node]:
+    def bounded(self, node: int, effort: Effort, clipped: bool, anew: bool = False) -> None:
+        """Notes how a node was bounded and whether its children live in its clipped box.
+
+        The first effort counts, because later passes start from its boxes; unless they were made `anew`.
+        """
+        if anew or not self.nodes.column("effort")[node]:
             self.nodes.column("effort")[node] = self.nodes.effort_number(effort)
         self.nodes.column("clipped")[node] = clipped
 
@@ -36,24 +45,26 @@ class Tree:
     def close(self, node: int, leaf: Leaf) -> None:
         """Marks a node as refuted."""
         self.nodes.column("leaf")[node] = True
-        if leaf.combinations is not None:
+        if leaf != Leaf():
             self.nodes.leaves[node] = leaf
         self.closed += 1
+        self.volume += float(self.nodes.column("weight")[node])
 
     def child(self, parent: int, split: Split) -> int:
         """Adds a child of a node."""
-        case = self.nodes.column("case")[parent]
-        return self.nodes.append(1, parent=parent, case=case, **split_columns(split))
+        case, weight = (self.nodes.column(name)[parent] for name in ("case", "weight"))
+        return self.nodes.append(1, parent=parent, case=case, weight=0.5 * weight, **split_columns(split))
 
     def close_all(self, nodes: np.ndarray) -> None:
         """Marks nodes as refuted by their bounds."""
         self.nodes.column("leaf")[nodes] = True
         self.closed += len(nodes)
+        self.volume += float(self.nodes.column("weight")[nodes].sum())
 
     def children(self, parents: np.ndarray, **columns: object) -> np.ndarray:
         """Adds one child of each of many nodes, with columns of their splits; returns their indices."""
-        cases = self.nodes.column("case")[parents]
-        first = self.nodes.append(len(parents), parent=parents, case=cases, **columns)
+        cases, weights = (self.nodes.column(name)[parents] for name in ("case", "weight"))
+        first = self.nodes.append(len(parents), parent=parents, case=cases, weight=0.5 * weights, **columns)
         return np.arange(first, first + len(parents))
 
     def path(self, node: int) -> list[Split]:

@@ -25,7 +25,7 @@ from lpverify.kernels.dense import extension
 from lpverify.problem import compile_problem
 from lpverify.replay import Replayer
 from lpverify.search.dense import DenseSearch, Plan
-from lpverify.search.engines import SHALLOW, dense_engine
+from lpverify.search.engines import SHALLOW, dense_engines
 from lpverify.search.tree import Tree
 from lpverify.solvers.highs import Highs
 from lpverify.verdict import Sat, Timeout, Unknown, Unsat
@@ -76,7 +76,7 @@ def least(layers, ends, terms):
 def bare_search(item, plan, threads=1, record=True):
     """Branch and bound by the kernel alone, from the boxes of the cases."""
     problem = compile_problem(item.model.network, item.query)
-    engine = dense_engine(problem, Config(input_split_limit=PLANS[plan]))
+    engine = dense_engines(problem, Config(input_split_limit=PLANS[plan]))[0]
     points = all((case.box.lower == case.box.upper).all() for case in problem.cases)
     assert engine is not None and engine.plan == (Plan() if plan == "inputs" or points else SHALLOW)
     tree = Tree(record)
@@ -163,7 +163,7 @@ def test_many_inputs_and_one_hidden_layer(share, seed):
     tree = on(box(inputs), row({inputs: 1}, Fraction(lowest + share * size)))
     item = instance(layers, tree)
     problem = compile_problem(item.model.network, item.query)
-    assert dense_engine(problem, Config()).plan == SHALLOW
+    assert dense_engines(problem, Config())[0].plan == SHALLOW
     config = Config(deadline=Deadline.after(SECONDS), record_proof=True)
     verdicts = [
         verify_query(item.model, item.query, config),
@@ -354,7 +354,7 @@ def test_verdicts_are_those_without_the_kernel(seed, plan, monkeypatch):
     item = instance(layers, on(ends, row({2: 1}, bound)))
     ours = verdict_of(item, plan)
     monkeypatch.setenv("LPVERIFY_NO_KERNEL", "1")
-    assert dense_engine(compile_problem(item.model.network, item.query), Config()) is None
+    assert dense_engines(compile_problem(item.model.network, item.query), Config()) == ()
     theirs = verdict_of(item, plan)
     assert isinstance(ours, Sat | Unsat) and type(ours) is type(theirs)
 

@@ -212,7 +212,8 @@ def search(name: str, problem: Problem, arithmetic: str, phases: bool) -> Verdic
     engine = choose_engine(problem, ARITHMETICS[arithmetic](problem), config)
     tree = Tree(False)
     roots = [Subproblem(tree.root(i), i, c.box.lower, c.box.upper) for i, c in enumerate(problem.cases)]
-    return Search(problem, engine, Replayer(model_of(name), problem), config.deadline, tree).run(roots)
+    search = Search(problem, engine, Replayer(model_of(name), problem), tree, roots)
+    return search.run(config.deadline)
 
 
 def check(verdict: Verdict, name: str, bound: Fraction, strict: bool) -> None:

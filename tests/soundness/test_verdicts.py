@@ -14,6 +14,7 @@ import pytest
 from oracle import Layers, Row, row
 
 from lpverify.bounds.evaluate import Arithmetic, double_precision
+from lpverify.check import check_proof
 from lpverify.config import Config, Deadline
 from lpverify.io.onnx import Model, import_model
 from lpverify.io.vnnlib import parse_query
@@ -21,7 +22,8 @@ from lpverify.problem import Problem, compile_problem
 from lpverify.query import Query
 from lpverify.replay import Replayer
 from lpverify.search.bab import Search
-from lpverify.search.engines import choose_engine, numpy_float32, torch_float32
+from lpverify.search.engines import choose_engine, numpy_float32, suits_programs, torch_float32
+from lpverify.search.lp import LpSearch
 from lpverify.search.tree import Subproblem, Tree
 from lpverify.verdict import Sat, Unsat, Verdict
 from lpverify.verify import verify_query
@@ -204,10 +206,24 @@ def run_search(item: Instance, name: str, phases: bool, seconds: float) -> Verdi
         problem,
         choose_engine(problem, arithmetic, config),
         Replayer(item.model, problem),
-        config.deadline,
         tree,
+        _roots(problem, tree),
     )
-    return search.run(_roots(problem, tree))
+    return search.run(config.deadline)
+
+
+def run_programs(item: Instance, seconds: float, threads: int) -> Verdict:
+    """Branch and bound by linear programs alone; its proofs must re-check."""
+    problem = compile_problem(item.model.network, item.query)
+    if not problem.cases or not suits_programs(problem, _roots(problem, Tree(False))):
+        return run_ladder(item, True, seconds)
+    tree = Tree(True)
+    search = LpSearch(problem, Replayer(item.model, problem), tree, _roots(problem, tree), threads)
+    verdict = search.run(Deadline.after(seconds))
+    if isinstance(verdict, Unsat):
+        report = check_proof(problem, verdict.proof)
+        assert report.valid, report.failures
+    return verdict
 
 
 def _roots(problem: Problem, tree: Tree) -> list[Subproblem]:
@@ -244,6 +260,7 @@ def complaint(seed: int) -> list[str]:
         "ladder, phases": lambda: run_ladder(item, True, seconds),
         f"search, {name}, inputs": lambda: run_search(item, name, False, seconds),
         f"search, {name}, phases": lambda: run_search(item, name, True, seconds),
+        "programs": lambda: run_programs(item, seconds, 1 + seed % 2),
     }
     found = []
     for title, call in runs.items():

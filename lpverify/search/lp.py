@@ -1,0 +1,148 @@
+"""Linear-programming branch and bound on a problem: every alternative of every case by `search.phases`.
+
+Accepts: problems whose nonlinear nodes are ReLUs, with few alternatives a case.
+Guarantee: `Unsat` only when each alternative is refuted by certified bounds. The root of a case becomes a leaf
+with a tree of phases for each alternative.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lpverify.bounds.evaluate import columns_of, double_precision, evaluate
+from lpverify.bounds.farkas import alternatives
+from lpverify.bounds.phase_proof import AlternativePrograms
+from lpverify.bounds.subproblem import Subproblem, make_batch
+from lpverify.config import Deadline
+from lpverify.multipliers import Effort
+from lpverify.problem import Problem
+from lpverify.proof import Leaf, PhaseTree
+from lpverify.search.attack import Replay, try_points
+from lpverify.search.phases import PhaseSearch
+from lpverify.search.tree import Tree
+from lpverify.verdict import Progress, Sat, Timeout, Verdict, Witness
+
+MOST_ALTERNATIVES = 1024
+
+
+@dataclass
+class _Case:
+    """A root with the searches of its open alternatives, the hardest first."""
+
+    item: Subproblem
+    searches: list[PhaseSearch]
+    done: int = 0
+
+
+@dataclass
+class LpSearch:
+    """The state of one run, which can be resumed.
+
+    Attributes:
+        problem: What to decide.
+        replay: Decides on counterexamples.
+        tree: Where the roots are.
+        waiting: The open roots, with their boxes.
+        threads: How many.
+        report: Called with the progress.
+    """
+
+    problem: Problem
+    replay: Replay
+    tree: Tree
+    waiting: list[Subproblem]
+    threads: int = 1
+    report: Callable[[Progress], None] = lambda progress: None
+    stuck: int = 0
+    nodes: int = 0
+    witness: Witness | None = None
+    current: _Case | None = None
+    finished: float = 0.0
+    margin: float = float("inf")
+    total: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total = len(self.waiting)
+
+    def run(self, deadline: Deadline) -> Verdict:
+        """Refutes all roots, or finds a counterexample, or says how far it came."""
+        while self.waiting or self.current is not None:
+            if self.current is None:
+                if deadline.passed:
+                    return Timeout(self.progress())
+                self.current = self._open(self.waiting.pop())
+            if not self._case(self.current, deadline):
+                return (
+                    Timeout(self.progress()) if self.witness is None else Sat(self.witness, self.progress())
+                )
+            self.current = None
+            self.finished += 1
+            self.report(self.progress())
+        return self.tree.verdict(len(self.problem.cases), self.stuck, self.progress())
+
+    @property
+    def volume(self) -> float:
+        """About how much of the work is done."""
+        done = self.finished
+        if self.current is not None and self.current.searches:
+            parts = [min(1.0, s.volume) for s in self.current.searches]
+            done += sum(parts) / len(parts)
+        return done / max(1, self.total)
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        left = len(self.waiting) + self.stuck
+        margin = self.margin
+        if self.current is not None:
+            left += sum(s.open for s in self.current.searches)
+            margin = min([margin, *(s.lower for s in self.current.searches)])
+        return Progress(self.tree.closed, left, margin, "linear programs")
+
+    def _open(self, item: Subproblem) -> _Case:
+        """The searches of a root."""
+        network, arithmetic = self.problem.network, double_precision(self.problem)
+        self.tree.bounded(item.node, Effort("ibp"), False)
+        evaluation = evaluate(self.problem, arithmetic, make_batch([item], arithmetic), Effort("ibp"))
+        case = self.problem.cases[item.case]
+        programs = AlternativePrograms(evaluation.frame, case)
+        values = evaluation.lower[0][columns_of(self.problem, item.case)] - case.bounds
+        open_ = self._open_alternatives(item.case, values)
+        searches = []
+        for atoms in open_:
+            program, constant = programs.of(atoms)
+            tree = PhaseTree(atoms)
+
+            def candidate(x: np.ndarray, atoms: tuple[int, ...] = atoms) -> tuple[float, np.ndarray]:
+                x = np.clip(x, item.lower, item.upper)
+                found = network.evaluate(x[None])
+                forms = found[network.output][0][case.forms[list(atoms)]]
+                value = float((forms - case.bounds[list(atoms)]).max())
+                if value <= 1e-6 and self.witness is None:
+                    self.witness = try_points(self.problem, item.case, x[None], self.replay)
+                return value, programs.phases.signs_at(network, found)
+
+            searches.append(PhaseSearch(program, constant, 0.0, candidate, tree=tree))
+        return _Case(item, searches)
+
+    def _open_alternatives(self, case: int, values: np.ndarray) -> list[tuple[int, ...]]:
+        """Those that bounds leave open, the one with the lowest bound first."""
+        found = alternatives(self.problem, case, MOST_ALTERNATIVES) or []
+        left = [a for a in found if not any(values[i] > 0 for i in a)]
+        return sorted(left, key=lambda a: max(float(values[i]) for i in a))
+
+    def _case(self, current: _Case, deadline: Deadline) -> bool:
+        """Goes on with a root; False when time is over or a witness was found."""
+        for search in current.searches[current.done :]:
+            search.run(deadline, self.threads, lambda: self.witness is not None)
+            if self.witness is not None:
+                return False
+            if search.open and not search.stuck:
+                return False
+            if search.stuck:
+                self.stuck += 1
+                return True
+            current.done += 1
+        trees = tuple(s.tree for s in current.searches if s.tree is not None)
+        self.tree.close(current.item.node, Leaf(trees=trees))
+        return True
