@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from lpverify.bounding import BoundsResult, ValueBounds, bounds
-from lpverify.config import Config, Deadline
+from lpverify.config import SEARCHES, Config, Deadline
 from lpverify.errors import InputError, InternalError, LpverifyError, UnsupportedError
 from lpverify.io.onnx import Model
 from lpverify.io.results import Answer, answer_of
@@ -81,6 +81,7 @@ def verify(
     timeout: float = 60.0,
     seed: int = 0,
     record_proof: bool = False,
+    method: Literal["auto", "lp", "milp"] = "auto",
 ) -> Result:
     """Decides whether the violation that a VNN-LIB query describes exists.
 
@@ -100,6 +101,8 @@ def verify(
         timeout: Wall-clock limit in seconds; may be overrun by the length of one step.
         seed: Of all random choices.
         record_proof: Keep what an `unsat` is proven with.
+        method: `auto` lets several searches compete; `lp` takes branch and bound by linear programs alone,
+            `milp` has a mixed-integer solver look for counterexamples first. Both are for ReLU networks.
 
     Raises:
         InputError: A file or an argument is not usable, or query and network do not fit.
@@ -109,7 +112,7 @@ def verify(
     al. 2021, arXiv:2103.06624; witnesses count after a replay with onnxruntime.
     """
     start = time.monotonic()
-    config = _config(timeout, seed, record_proof, start)
+    config = _config(timeout, seed, record_proof, start, method)
     model = model_of(network)
     return _decide(model, _parsed(query), config, start)
 
@@ -178,13 +181,16 @@ def _decide(model: Model, query: Query, config: Config, start: float) -> Result:
     return _result(answer_of(verdict), witness, proof, time.monotonic() - start)
 
 
-def _config(timeout: float, seed: int, record_proof: bool, start: float) -> Config:
+def _config(timeout: float, seed: int, record_proof: bool, start: float, method: str = "auto") -> Config:
     number = isinstance(timeout, (int, float, np.integer, np.floating)) and not isinstance(timeout, bool)
     if not (number and timeout > 0):
         raise InputError(f"timeout: expected a positive number of seconds, got {timeout!r}")
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed: expected a whole number from 0, got {seed!r}")
-    return Config(float(timeout), int(seed), bool(record_proof), deadline=Deadline(start + float(timeout)))
+    if method not in SEARCHES:
+        raise InputError(f"method: expected one of {', '.join(SEARCHES)}, got {method!r}")
+    deadline = Deadline(start + float(timeout))
+    return Config(float(timeout), int(seed), bool(record_proof), method=method, deadline=deadline)
 
 
 def _result(answer: Answer, witness: Counterexample | None, proof: Proof | None, seconds: float) -> Result:

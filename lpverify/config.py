@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
+SEARCHES = ("auto", "lp", "milp")
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -41,6 +43,7 @@ class Config:
         input_split_limit: Up to this many free inputs the search bisects inputs instead of ReLU phases.
         attack_share: Share of the remaining time that the gradient attack may take before the search.
         threads: For the compiled kernel; 0: one for each usable core.
+        method: Of the search: `auto` lets several compete, `lp` and `milp` take linear programs alone.
         max_coefficients: Coefficients of one backward pass held at a time, a value and a row each.
     """
 
@@ -50,5 +53,6 @@ class Config:
     input_split_limit: int = 16
     attack_share: float = 0.05
     threads: int = 0
+    method: str = "auto"
     max_coefficients: int = 2**22
     deadline: Deadline = field(default_factory=Deadline)

@@ -2,17 +2,23 @@
 
 import argparse
 import math
+import re
+from decimal import Decimal
+from fractions import Fraction
 from typing import NoReturn
 
+from lpverify.config import SEARCHES
 from lpverify.errors import InputError, UnsupportedError
+from lpverify.query import Number, float_above
 
 USAGE = """\
 usage: lpverify COMMAND ...
 
-Decides whether a neural network can violate a property.
+Decides whether a neural network can violate a property, and bounds what it computes.
 
   lpverify verify NET.onnx PROP.vnnlib ... [options]    sat, unsat, unknown or timeout
   lpverify verify PROP.vnnlib --network f=NET.onnx      the same in the form of VNN-LIB 2
+  lpverify bounds NET.onnx --center X.npy --eps 8/255   proven bounds over a set of inputs
   lpverify info NET.onnx [PROP.vnnlib]                  what is in the files
   lpverify supports [--onnx-operators ...]              what is supported, in the words of VNN-LIB 2
   lpverify COMMAND --help                               all options of a command
@@ -36,6 +42,35 @@ stopped within a fifth of it more, or five seconds, the others are unknown. An i
 told as the verdict 'error' and by the exit code at the end; the others are still decided. The report is
 {"queries": [report, ...]}, written after each. With --exit-status any sat gives 10, else any unknown 30,
 else any timeout 40, else 20.
+"""
+BOUNDS_USAGE = """lpverify bounds NET.onnx --center FILE --eps E [--norm inf|2|1] [--clip LOW HIGH] [options]
+       lpverify bounds NET.onnx --lower FILE --upper FILE [options]
+       lpverify bounds NET.onnx --property PROP.vnnlib [options]"""
+BOUND_METHODS = {  # of `bounds`: what each does, and what it treats where that is not every network
+    "ibp": "interval arithmetic",
+    "crown-ibp": "backward linear bounds of the output, intervals inside",
+    "forward": "forward linear bounds inside, backward ones of the output; for few inputs",
+    "crown": "backward linear bounds of everything (the default)",
+    "alpha-crown": "crown with optimised slopes",
+    "lp": "linear program of all relaxations, after alpha-crown",
+    "obbt": "lp, after linear programs for the ends of every unstable neuron",
+    "sdp-crown": "alpha-crown with the neurons of a layer seen together; balls of norm 1 and 2 only,\n"
+    "chains of affine operators and ReLU",
+    "sdp": "semidefinite program, after lp; small networks",
+    "milp": "branch and bound over ReLU phases, after lp; exact over boxes up to 1e-7 of the numbers'\n"
+    "size; networks whose nonlinear operators are ReLU, or become ReLU",
+}
+BOUNDS_HELP = """\
+methods, all of them proven for real numbers, every rounding error covered:
+{}
+
+stdout has a table; all else goes to stderr. The table's bounds are rounded outward; the files have them
+exactly. Over a ball of norm 1 or 2, the programs of lp, obbt, sdp and milp know the box around it only; their
+bounds are no looser than alpha-crown's, which knows the ball.
+
+Arrays come from .npy (numbers of any type that float64 holds), or from .csv and .txt: decimals, a row a line;
+ends of boxes are rounded outward, other decimals to the nearest float64. Points have the input's shape or are
+flat; several inputs are one flat array. E, LOW and HIGH are taken exactly and rounded outward.
 """
 SUPPORTS = {  # options of `supports`, and what they ask for
     "vnnlib-versions": "VNN-LIB versions",
@@ -85,6 +120,44 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _norm(text: str) -> float:
+    if text not in ("inf", "2", "1"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of inf, 2, 1")
+    return float(text)
+
+
+def exact(text: str) -> Number:
+    """The number that a decimal such as `0.03` or a fraction such as `8/255` stands for.
+
+    Raises:
+        argparse.ArgumentTypeError: It is neither, or not finite.
+    """
+    top, slash, bottom = text.partition("/")
+    try:
+        if slash and re.fullmatch(r"[+-]?[\d.]+", top) and re.fullmatch(r"[\d.]+", bottom):
+            return Fraction(top) / Fraction(bottom)
+        number = Decimal(text)
+    except (ValueError, ArithmeticError):
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return number
+
+
+def _radius(text: str) -> float:
+    """The smallest float64 not below the number."""
+    value = float_above(exact(text))
+    if not 0.0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return value
+
+
 def verify_parser() -> Parser:
     """Of `lpverify verify`."""
     parser = Parser(
@@ -112,10 +185,68 @@ def verify_parser() -> Parser:
     add("--check-import", action="store_true", help="first compare the network with onnxruntime")
     add("--record-proof", action="store_true", help="keep what an unsat is proven with (uses memory)")
     add("--recheck", action="store_true", help="recompute the proof of an unsat by independent code")
+    add(
+        "--method",
+        choices=SEARCHES,
+        default="auto",
+        help="auto: several searches compete; lp, milp: such programs alone (ReLU networks)",
+    )
     add("--exit-status", action="store_true", help="exit with 10 sat, 20 unsat, 30 unknown, 40 timeout")
     add("--quiet", action="store_true", help="nothing on stderr but errors")
     add("-v", "--verbose", action="store_true", help="statistics, and tracebacks of internal errors")
     return parser
+
+
+def bounds_parser() -> Parser:
+    """Of `lpverify bounds`."""
+    width = max(map(len, BOUND_METHODS))
+    lines = (f"  {m:{width}}  {t}".replace("\n", "\n" + " " * (width + 4)) for m, t in BOUND_METHODS.items())
+    parser = Parser(
+        "lpverify bounds",
+        BOUNDS_USAGE,
+        "Bounds a network's outputs and layers over a set of inputs.",
+        BOUNDS_HELP.format("\n".join(lines)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("network", metavar="NET.onnx")
+    _add_inputs(parser.add_argument_group("inputs, in one of three forms"))
+    _add_methods(parser.add_argument_group("what is bounded, and how"))
+    add = parser.add_argument_group("where to").add_argument
+    add("--json", metavar="FILE", help="write all bounds and the widths of all layers")
+    add(
+        "--npz",
+        metavar="FILE",
+        help="write the arrays METHOD/lower and METHOD/upper, of layer i METHOD/i/lower",
+    )
+    add("--plot", metavar="FILE.png", help="draw the mean width of each layer (needs matplotlib)")
+    add("-v", "--verbose", action="store_true", help="progress, and tracebacks of internal errors")
+    return parser
+
+
+def _add_inputs(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--center", metavar="FILE", help="centre of a ball")
+    add("--eps", type=_radius, metavar="E", help="its radius: 0.03, 8/255")
+    add("--norm", type=_norm, metavar="inf|2|1", help="its norm (inf)")
+    add("--clip", type=exact, nargs=2, metavar=("LOW", "HIGH"), help="the range that every input stays in")
+    add("--lower", metavar="FILE", help="lower ends of a box")
+    add("--upper", metavar="FILE", help="upper ends")
+    add("--property", metavar="PROP.vnnlib", help="the input box of a property")
+
+
+def _add_methods(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    about = "one of those below; may be given several times (crown)"
+    add("--method", action="append", choices=list(BOUND_METHODS), metavar="NAME", help=about)
+    add("--objective", metavar="FILE", help="rows over the flat output, in place of each element of it")
+    about = "ONNX nodes that get the method's own bounds; all: every operand of a nonlinear node"
+    add("--layers", nargs="+", default=[], metavar="NAME", help=about)
+    about = "of lp, obbt, sdp: highs (not sdp), or what CVXPY has: scs, clarabel, cvxpy:NAME"
+    add("--solver", metavar="NAME", help=about)
+    about = "what a method has not reached by then keeps cheaper bounds; checked between steps"
+    add("--timeout", type=_seconds, metavar="S", help=about)
+    add("--threads", type=_threads, default=1, metavar="N", help="of milp (1)")
 
 
 def info_parser() -> Parser:

@@ -184,7 +184,8 @@ class Session:
             return task.undecided("timeout", "")
         task.enter("verify", "first bounds")
         deadline = Deadline(task.end - task.margin)
-        config = Config(args.timeout, args.seed, args.record_proof or args.recheck, deadline=deadline)
+        record = args.record_proof or args.recheck
+        config = Config(args.timeout, args.seed, record, method=args.method, deadline=deadline)
         verdict = verify_query(self.model, task.query, config, task.line.update)
         answer = self._recheck(verdict, self.model, task.query)
         task.enter("answer", "answering")

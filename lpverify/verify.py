@@ -18,6 +18,7 @@ from lpverify.bounds.evaluate import (
 from lpverify.bounds.propagate import Region
 from lpverify.bounds.subproblem import Subproblem, inherit
 from lpverify.config import Config
+from lpverify.errors import UnsupportedError
 from lpverify.io.onnx import Model
 from lpverify.multipliers import Effort
 from lpverify.problem import Problem, compile_problem
@@ -43,6 +44,7 @@ from lpverify.search.engines import (
     usable_cores,
 )
 from lpverify.search.lp import LpSearch
+from lpverify.search.milp import MilpSearch
 from lpverify.search.portfolio import Contestant, compete
 from lpverify.search.tree import Tree
 from lpverify.solvers.highs import Highs
@@ -101,6 +103,8 @@ class _Ladder:
         verdict = self._sweep(cheap, Effort("ibp"), "interval bounds")
         if verdict is not None:
             return verdict
+        if self.config.method != "auto":
+            return self._programs()
         few = few_inputs(self.problem, self.config)
         dense = dense_engines(self.problem, self.config) if few else ()
         if dense:
@@ -213,6 +217,19 @@ class _Ladder:
             return verdict
         witness = self._attack(double_precision(self.problem))
         return search.run(self.config.deadline) if witness is None else Sat(witness, search.progress())
+
+    def _programs(self) -> Verdict:
+        """Linear or mixed-integer programs alone, on boxes that were optimised."""
+        if not suits_programs(self.problem, self.roots):
+            reason = "needs a ReLU network of moderate size and conditions with few alternatives"
+            raise UnsupportedError(f"method {self.config.method} {reason}")
+        effort = replace(bounding_effort(self.problem, self.config, ROOT_SHARE), ascent=ROOT_ASCENT)
+        verdict = self._sweep(double_precision(self.problem), effort, "optimised bounds")
+        if verdict is not None:
+            return verdict
+        kind = MilpSearch if self.config.method == "milp" else LpSearch
+        search = kind(self.problem, self.replay, self.tree, list(self.roots), self.threads, self.report)
+        return search.run(self.config.deadline)
 
     def _contestants(self, arithmetic: Arithmetic, few: bool) -> Iterator[Contestant]:
         """The searches that may be good at the problem, each with a tree of its own."""

@@ -1,8 +1,8 @@
 """Linear-programming branch and bound on a problem: every alternative of every case by `search.phases`.
 
 Accepts: problems whose nonlinear nodes are ReLUs, with few alternatives a case.
-Guarantee: `Unsat` only when each alternative is refuted by certified bounds. The root of a case becomes a leaf
-with a tree of phases for each alternative.
+Guarantee: `Unsat` only when each alternative is refuted by certified bounds. The root of a case becomes a
+leaf with a tree of phases for each alternative.
 """
 
 from collections.abc import Callable
@@ -99,15 +99,22 @@ class LpSearch:
             margin = min([margin, *(s.lower for s in self.current.searches)])
         return Progress(self.tree.closed, left, margin, "linear programs")
 
-    def _open(self, item: Subproblem) -> _Case:
-        """The searches of a root."""
-        network, arithmetic = self.problem.network, double_precision(self.problem)
+    def alternatives_of(self, item: Subproblem) -> tuple[AlternativePrograms, list[tuple[int, ...]]]:
+        """The programs of a root, and the alternatives that its bounds leave open, the hardest first."""
+        arithmetic = double_precision(self.problem)
         self.tree.bounded(item.node, Effort("ibp"), False)
         evaluation = evaluate(self.problem, arithmetic, make_batch([item], arithmetic), Effort("ibp"))
         case = self.problem.cases[item.case]
-        programs = AlternativePrograms(evaluation.frame, case)
         values = evaluation.lower[0][columns_of(self.problem, item.case)] - case.bounds
-        open_ = self._open_alternatives(item.case, values)
+        programs = AlternativePrograms(evaluation.frame, case)
+        found = alternatives(self.problem, item.case, MOST_ALTERNATIVES) or []
+        left = [a for a in found if not any(values[i] > 0 for i in a)]
+        return programs, sorted(left, key=lambda a: max(float(values[i]) for i in a))
+
+    def _open(self, item: Subproblem) -> _Case:
+        """The searches of a root."""
+        network, case = self.problem.network, self.problem.cases[item.case]
+        programs, open_ = self.alternatives_of(item)
         searches = []
         for atoms in open_:
             program, constant = programs.of(atoms)
@@ -124,12 +131,6 @@ class LpSearch:
 
             searches.append(PhaseSearch(program, constant, 0.0, candidate, tree=tree))
         return _Case(item, searches)
-
-    def _open_alternatives(self, case: int, values: np.ndarray) -> list[tuple[int, ...]]:
-        """Those that bounds leave open, the one with the lowest bound first."""
-        found = alternatives(self.problem, case, MOST_ALTERNATIVES) or []
-        left = [a for a in found if not any(values[i] > 0 for i in a)]
-        return sorted(left, key=lambda a: max(float(values[i]) for i in a))
 
     def _case(self, current: _Case, deadline: Deadline) -> bool:
         """Goes on with a root; False when time is over or a witness was found."""

@@ -4,18 +4,24 @@ from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
-from helpers import box_assertions, query_of, random_dense
+from helpers import box_assertions, model_of, query_of, random_dense
 
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.check import check_proof
-from lpverify.config import Deadline
+from lpverify.config import Config, Deadline
+from lpverify.errors import UnsupportedError
 from lpverify.problem import compile_problem
 from lpverify.proof import Leaf, Proof
 from lpverify.replay import Replayer
 from lpverify.search.lp import LpSearch
+from lpverify.search.milp import MilpSearch
 from lpverify.search.tree import Tree
+from lpverify.solvers.base import LpAnswer, LpStatus
+from lpverify.solvers.highs import Highs
 from lpverify.verdict import Sat, Timeout, Unsat
+from lpverify.verify import verify_query
 
 
 def searched(seed, body_of, sizes=(4, 10, 8, 2), seconds=60.0, threads=1):
@@ -148,3 +154,44 @@ def test_a_higher_threshold_is_not_proven(case):
     problem, proof = case
     cases = tuple(replace(c, bounds=c.bounds + 1.0) for c in problem.cases)
     assert not check_proof(replace(problem, cases=cases), proof).valid
+
+
+@pytest.mark.parametrize("method", ["lp", "milp"])
+@pytest.mark.parametrize(("share", "wanted"), [(-0.05, Unsat), (0.02, Sat)])
+def test_methods_of_verify(method, share, wanted):
+    model = random_dense(2, (4, 10, 8, 2))
+    y = model.network(np.random.default_rng(2).uniform(-1, 1, (50_000, 4)))
+    body = box_assertions([-1] * 4, [1] * 4) + below(share)(y)
+    config = Config(deadline=Deadline.after(60), method=method, record_proof=True)
+    verdict = verify_query(model, query_of(model, body), config)
+    assert isinstance(verdict, wanted)
+    if wanted is Unsat:
+        assert check_proof(compile_problem(model.network, query_of(model, body)), verdict.proof).valid
+
+
+def test_mixed_integer_programs_look_first(monkeypatch):
+    """The solver's claims are kept, and none of them decides."""
+    model = random_dense(2, (4, 10, 8, 2))
+    y = model.network(np.random.default_rng(2).uniform(-1, 1, (50_000, 4)))
+    problem = compile_problem(
+        model.network, query_of(model, box_assertions([-1] * 4, [1] * 4) + below(-0.05)(y))
+    )
+    tree = Tree(False)
+    roots = [Subproblem(tree.root(0), 0, problem.cases[0].box.lower, problem.cases[0].box.upper)]
+    search = MilpSearch(problem, Replayer(model, problem), tree, list(roots))
+    assert isinstance(search.run(Deadline.after(30)), Unsat) and search.claims == ["optimal"]
+    lying = LpAnswer(LpStatus.INFEASIBLE, None, None, 0.0)
+    monkeypatch.setattr(Highs, "solve", lambda self, lp, seconds: lying)
+    cases = tuple(replace(c, bounds=c.bounds + 0.1 * np.ptp(y[:, 0])) for c in problem.cases)
+    easy = replace(problem, cases=cases)
+    tree = Tree(False)
+    search = MilpSearch(easy, Replayer(model, easy), tree, [replace(roots[0], node=tree.root(0))])
+    assert not isinstance(search.run(Deadline.after(30)), Unsat) and search.claims == ["infeasible"]
+
+
+def test_methods_refuse_other_networks():
+    nodes = [onnx.helper.make_node("Sigmoid", ["x"], ["y"])]
+    model = model_of(nodes, [], (2, 2))
+    body = box_assertions([-1] * 2, [1] * 2) + "(assert (<= Y_0 0.3))"
+    with pytest.raises(UnsupportedError, match="ReLU"):
+        verify_query(model, query_of(model, body), Config(deadline=Deadline.after(30), method="lp"))
