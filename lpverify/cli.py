@@ -1,6 +1,6 @@
 """The command line; the only module that prints.
 
-Exit codes: 0 a verdict was printed (10, 20, 30, 40 with `--exit-status`), 1 a file or an option is wrong,
+Exit codes: 0 answered (of a verdict 10, 20, 30, 40 with `--exit-status`), 1 a file or an option is wrong,
 3 the network or query is not supported, 70 internal error, 130 and 143 after Ctrl-C and SIGTERM.
 Heavy modules are imported inside the commands that need them.
 """
@@ -14,12 +14,26 @@ from typing import NoReturn
 
 from lpverify import __version__
 from lpverify.errors import InputError, LpverifyError
-from lpverify.options import SUPPORTS, USAGE, Parser, info_parser, supports_parser, verify_parser
+from lpverify.options import (
+    SUPPORTS,
+    USAGE,
+    Parser,
+    bounds_parser,
+    info_parser,
+    supports_parser,
+    verify_parser,
+)
 from lpverify.session import Output, Session, one_line
 
 
 def _verify(args: argparse.Namespace) -> int:
     return Session(args, Output(_put, _tell, _complain)).run()
+
+
+def _bounds(args: argparse.Namespace) -> int:
+    from lpverify.bounds_command import run
+
+    return run(args, _put, _tell)
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -49,6 +63,7 @@ def _supports(args: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]] = {
     "verify": (verify_parser, _verify),
+    "bounds": (bounds_parser, _bounds),
     "info": (info_parser, _info),
     "supports": (supports_parser, _supports),
     "capabilities": (supports_parser, _supports),  # its name in one place of the standard

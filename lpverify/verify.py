@@ -96,6 +96,9 @@ class _Ladder:
         ]
 
     def climb(self) -> Verdict:
+        if self.config.method != "auto" and not suits_programs(self.problem, self.roots):
+            reason = "needs a ReLU network of moderate size and conditions with few alternatives"
+            raise UnsupportedError(f"method {self.config.method} {reason}")
         witness = self._points()
         if witness is not None:
             return Sat(witness, Progress(stage="candidate points"))
@@ -220,9 +223,6 @@ class _Ladder:
 
     def _programs(self) -> Verdict:
         """Linear or mixed-integer programs alone, on boxes that were optimised."""
-        if not suits_programs(self.problem, self.roots):
-            reason = "needs a ReLU network of moderate size and conditions with few alternatives"
-            raise UnsupportedError(f"method {self.config.method} {reason}")
         effort = replace(bounding_effort(self.problem, self.config, ROOT_SHARE), ascent=ROOT_ASCENT)
         verdict = self._sweep(double_precision(self.problem), effort, "optimised bounds")
         if verdict is not None:

@@ -675,6 +675,8 @@ def test_name_version_help():
     assert "verify NET.onnx PROP.vnnlib" in run("--help").stdout
     assert "--timeout" in run("verify", "--help").stdout
     assert "lpverify supports" in run("--help").stdout
+    assert "lpverify bounds NET.onnx" in run("--help").stdout
+    assert "alpha-crown" in run("bounds", "--help").stdout
     for words in ((), ("prove",), ("--verbose",)):
         done = run(*words)
         assert (done.stdout, done.returncode) == ("", 1)
@@ -692,6 +694,30 @@ def test_a_trivial_query_needs_neither_torch_nor_cvxpy(files):
     code = f"import sys; sys.argv = {words!r}; from lpverify.cli import main; main(); "
     code += "print([m for m in ('torch', 'cvxpy', 'highspy') if m in sys.modules], file=sys.stderr)"
     assert run(python=("-c", code), cwd=files).stderr == "[]\n"
+
+
+def test_bounds(files):
+    done = run(
+        "bounds", "net.onnx", "--property", "sat.vnnlib", "--method", "ibp", "--method", "crown", cwd=files
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert [line.split()[:2] for line in done.stdout.splitlines()[4:7]] == [
+        ["output", "method"],
+        ["0", "ibp"],
+        ["0", "crown"],
+    ]
+
+
+@posix
+def test_bounds_without_stdout_are_an_error(files):
+    command = f"{sys.executable} -m lpverify bounds net.onnx --property sat.vnnlib --json without.json >&-"
+    closed = subprocess.run(command, shell=True, cwd=files, env=ENV, capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr.count("\n")) == (1, 1)
+    assert "stdout is closed" in closed.stderr
+    assert json.loads((files / "without.json").read_text())["methods"]  # what was found is not lost
+    with open("/dev/full", "w") as full:
+        done = run("bounds", "net.onnx", "--property", "sat.vnnlib", cwd=files, stdout=full)
+    assert (done.returncode, "can't write the answer" in done.stderr) == (1, True)
 
 
 def test_info(files):

@@ -1,9 +1,23 @@
 """The two forms of `verify` and the options that both take."""
 
+import argparse
+import math
+from decimal import Decimal
+from fractions import Fraction
+
 import pytest
 
 from lpverify.errors import InputError, UnsupportedError
-from lpverify.options import USAGE, info_parser, paths, verify_parser
+from lpverify.methods import METHODS
+from lpverify.options import (
+    BOUND_METHODS,
+    USAGE,
+    bounds_parser,
+    exact,
+    info_parser,
+    paths,
+    verify_parser,
+)
 
 
 def parse(*words):
@@ -61,7 +75,78 @@ def test_several_networks_are_not_supported():
 def test_usage_names_every_command(capsys):
     assert "lpverify verify" in USAGE
     assert "lpverify info" in USAGE
-    for parser in (verify_parser(), info_parser()):
+    assert "lpverify bounds" in USAGE
+    assert max(map(len, USAGE.splitlines())) <= 110
+    for parser in (verify_parser(), bounds_parser(), info_parser()):
         with pytest.raises(SystemExit):
             parser.parse_args(["--help"])
         assert parser.prog in capsys.readouterr().out
+
+
+# --- bounds ---
+
+
+def bound_options(*words):
+    return bounds_parser().parse_intermixed_args(["n", *words])
+
+
+def test_help_tells_every_method_in_order(capsys):
+    assert list(BOUND_METHODS) == list(METHODS)
+    with pytest.raises(SystemExit):
+        bounds_parser().parse_args(["--help"])
+    shown = capsys.readouterr().out
+    for name, text in BOUND_METHODS.items():
+        assert f"  {name} " in shown
+        assert text.splitlines()[0] in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["8/255", "0.03", "1e-3", "1/3", "0.1", "2", "1e-400", "12345678901234567890/7"]
+)
+def test_a_radius_is_the_smallest_float_that_is_not_below(text):
+    top, _, bottom = text.partition("/")
+    number = Fraction(top) / Fraction(bottom or 1)
+    eps = bound_options("--eps", text).eps
+    assert Fraction(eps) >= number
+    assert Fraction(math.nextafter(eps, -math.inf)) < number
+
+
+def test_numbers_are_exact():
+    assert exact("8/255") == Fraction(8, 255)
+    assert exact("-0.5/255") == -Fraction(1, 510)
+    assert exact("-0.1") == Decimal("-0.1")
+    assert bound_options("--clip", "-0.1", "1/3").clip == [Decimal("-0.1"), Fraction(1, 3)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "nan", "inf", "1/0", "1/2/3", "/3", "3/", "1e5/2", "1/-2", "9" * 5000 + "/2"]
+)
+def test_what_is_no_number(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a finite number"):
+        exact(text)
+
+
+def test_methods_and_layers_of_bounds():
+    args = bound_options("--method", "lp", "--layers", "a", "b", "--method", "ibp", "--threads", "3")
+    assert (args.method, args.layers, args.threads) == (["lp", "ibp"], ["a", "b"], 3)
+    assert [bound_options("--norm", text).norm for text in ("inf", "2", "1")] == [float("inf"), 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--eps", "-0.1"), "not a number from 0"),
+        (("--eps=-8/255",), "not a number from 0"),
+        (("--eps", "1e400"), "not a number from 0"),
+        (("--eps", "nan"), "not a finite number"),
+        (("--norm", "3"), "none of inf, 2, 1"),
+        (("--method", "magic"), "choose from"),
+        (("--threads", "0"), "not a whole number from 1"),
+        (("--timeout", "0"), "not a positive number"),
+        (("--clip", "0"), "expected 2 arguments"),
+        (("--layers",), "expected at least one argument"),
+    ],
+)
+def test_wrong_options_of_bounds(words, message):
+    with pytest.raises(InputError, match=message):
+        bound_options(*words)
