@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lpverify.bounds.ball import Ball, enclosing_box
-from lpverify.bounds.frame import Frame
 from lpverify.bounds.linear import backward, centre_value
 from lpverify.bounds.propagate import Region
 from lpverify.config import Config, Deadline
@@ -16,7 +15,8 @@ from lpverify.errors import InputError, InternalError
 from lpverify.interval import Box
 from lpverify.io.onnx import Model, Signature
 from lpverify.loading import LoadedNetwork, Path, exact_array, model_of
-from lpverify.methods import METHODS, Method, Settings, bound_rows_by, frame_of
+from lpverify.methods import METHODS, Settings, Stages, stages_of
+from lpverify.solvers.registry import require_solver
 
 CHUNK_ELEMENTS = 2**25  # of the coefficients of rows, held at a time
 NORMS = (1, 2, math.inf)
@@ -109,7 +109,8 @@ def bounds(
     for small networks (Raghunathan et al. 2018, arXiv:1811.01057); `milp`, exact for ReLU networks (Tjeng et
     al. 2019, arXiv:1711.07356). On top of `alpha-crown` there is `sdp-crown`, for balls of norm 1 and 2 (Chiu
     et al. 2025, arXiv:2506.06665). `crown-ibp` and `forward` (Singh et al. 2018) have cheaper boxes than
-    `crown`.
+    `crown`. Over a ball of norm 1 or 2 linear and semidefinite programs see the box around it alone, so that
+    there `milp` is not exact.
 
     Args:
         network: From `load`, or a path.
@@ -133,31 +134,32 @@ def bounds(
         UnsupportedError: The network has nodes that can't be translated, or the method does not treat it.
     """
     start = time.monotonic()
-    chosen = _method(method, norm, center is not None)
+    _check_method(method, norm, center is not None)
+    if solver is not None:
+        require_solver(solver)
     settings = Settings(solver, _deadline(seconds, start), Config().max_coefficients, _threads(threads))
     model = model_of(network)
     region = _region(model.inputs, lower, upper, center, eps, norm)
     rows = _rows(objective, model)
     wanted = _wanted(model, layers)
-    frame = frame_of(chosen, model.network, region, settings)
-    if bool(frame.empty.any()):
+    stages = stages_of(method, model.network, region, settings)
+    if bool(stages.frame.empty.any()):
         raise InternalError("a set of inputs that is not empty was found to be empty")
     for value in wanted:
-        _tighten(chosen, frame, value, settings)
-    return _result(model, method, frame, rows, settings, start)
+        _tighten(stages, value)
+    return _result(model, method, stages, rows, start)
 
 
 # Arguments
 
 
-def _method(method: str, norm: float, ball: bool) -> Method:
+def _check_method(method: str, norm: float, ball: bool) -> None:
     if method not in METHODS:
         raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if norm not in NORMS:
         raise InputError(f"norm: expected 1, 2 or infinity, got {norm!r}")
     if METHODS[method].needs_ball and not (ball and norm != math.inf):
         raise InputError(f"method {method} is for balls: it needs center, eps and a norm of 1 or 2")
-    return METHODS[method]
 
 
 def _deadline(seconds: float | None, start: float) -> Deadline:
@@ -262,23 +264,22 @@ def _wanted(model: Model, layers: str | Sequence[str]) -> list[int]:
 # Results
 
 
-def _tighten(method: Method, frame: Frame, value: int, settings: Settings) -> None:
+def _tighten(stages: Stages, value: int) -> None:
     """Both ends of every element of a value by the method's rows."""
+    frame = stages.frame
     box, shape = frame.boxes[value], frame.network.nodes[value].shape
     low, high = box.lower.reshape(-1), box.upper.reshape(-1)
     unit = np.eye(len(low))
-    below, above = (bound_rows_by(method, frame, value, s * unit, settings).lower for s in (1.0, -1.0))
+    below, above = (stages.lower(value, s * unit).lower for s in (1.0, -1.0))
     low, high = np.maximum(low, below), np.minimum(high, -above)
     frame.boxes[value] = Box(low.reshape((1, *shape)), high.reshape((1, *shape)))
 
 
-def _result(
-    model: Model, method: str, frame: Frame, rows: np.ndarray | None, settings: Settings, start: float
-) -> BoundsResult:
-    network = model.network
+def _result(model: Model, method: str, stages: Stages, rows: np.ndarray | None, start: float) -> BoundsResult:
+    network, frame = model.network, stages.frame
     size = network.nodes[network.output].shape[0]
     wanted = np.eye(size) if rows is None else rows
-    sides = [_side(METHODS[method], model, frame, sign * wanted, settings) for sign in (1.0, -1.0)]
+    sides = [_side(model, stages, sign * wanted) for sign in (1.0, -1.0)]
     low, high = sides[0][0], -sides[1][0]
     if rows is None:
         output = frame.boxes[network.output]
@@ -295,10 +296,10 @@ def _result(
 
 
 def _side(
-    method: Method, model: Model, frame: Frame, rows: np.ndarray, settings: Settings
+    model: Model, stages: Stages, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Lower bounds of rows, claims, and slopes and constants of linear lower bounds."""
-    found = bound_rows_by(method, frame, model.network.output, rows, settings)
+    found, frame = stages.lower(model.network.output, rows), stages.frame
     widest = max(math.prod(n.shape) for n in model.network.nodes)
     step = max(1, CHUNK_ELEMENTS // widest)
     slopes, constants = [], []

@@ -1,7 +1,7 @@
 """Methods that bound rows over values of a region, from cheap to exact, each on top of the cheaper ones.
 
-A method has two parts: how the boxes of all values are found, and how rows are bounded from there. Whatever a
-method finds is intersected with what the cheaper ones before it found, so that a dearer one is never looser.
+A method has two parts: how the boxes of all values are found, and how rows are bounded from there. Whatever
+it finds is intersected with what its cheaper ones found, so that a dearer one is never looser.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,6 @@ from lpverify.solvers.registry import lp_backend, sdp_backend
 BOX_STEPS, ROW_STEPS = 20, 50  # of ascent in alpha: for boxes, for rows
 ROWS_AT_ONCE = 2**22  # multipliers of rows that ascend together
 EXACT_GAP = 1e-7  # relative to the bound's size, within which the exact search stops
-NO_EFFORT = Effort("ibp")
 
 
 @dataclass(frozen=True)
@@ -61,17 +60,19 @@ RowMethod = Callable[[Frame, int, np.ndarray, Settings], RowBounds]
 
 @dataclass(frozen=True)
 class Method:
-    """How boxes and rows are bounded.
+    """What a method adds to a cheaper one.
 
     Attributes:
-        effort: For the boxes.
-        rows: Row bounds from cheap to dear; the last is the method's own.
+        base: The cheaper method's name, None: it is the cheapest.
+        rows: How it bounds rows.
+        effort: For its own boxes; None: the base's will do.
         obbt: The boxes are tightened by linear programs, too.
         needs_ball: Only for balls of norm 1 and 2.
     """
 
-    effort: Effort
+    base: str | None
     rows: tuple[RowMethod, ...]
+    effort: Effort | None = None
     obbt: bool = False
     needs_ball: bool = False
 
@@ -172,42 +173,68 @@ def _parts(frame: Frame, rows: np.ndarray, settings: Settings, copies: int) -> l
     return [rows[i : i + step] for i in range(0, len(rows), step)]
 
 
-_ALPHA = Effort("crown", ascent=BOX_STEPS)
-_LADDER: tuple[RowMethod, ...] = (interval_rows, crown_rows, alpha_rows)
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "ibp": Method(NO_EFFORT, (interval_rows,)),
-        "crown-ibp": Method(NO_EFFORT, (interval_rows, crown_rows)),
-        "forward": Method(Effort("ibp", forward=True), (interval_rows, crown_rows)),
-        "crown": Method(Effort("crown"), (interval_rows, crown_rows)),
-        "alpha-crown": Method(_ALPHA, _LADDER),
-        "lp": Method(_ALPHA, (*_LADDER, linear_rows)),
-        "obbt": Method(_ALPHA, (*_LADDER, linear_rows), obbt=True),
-        "sdp-crown": Method(_ALPHA, (*_LADDER, ball_rows), needs_ball=True),
-        "sdp": Method(_ALPHA, (*_LADDER, linear_rows, semidefinite_rows)),
-        "milp": Method(_ALPHA, (*_LADDER, linear_rows, exact_rows)),
+        "ibp": Method(None, (interval_rows,), Effort("ibp")),
+        "crown-ibp": Method("ibp", (crown_rows,)),
+        "forward": Method("crown-ibp", (interval_rows, crown_rows), Effort("ibp", forward=True)),
+        "crown": Method("ibp", (interval_rows, crown_rows), Effort("crown")),
+        "alpha-crown": Method(
+            "crown", (interval_rows, crown_rows, alpha_rows), Effort("crown", ascent=BOX_STEPS)
+        ),
+        "lp": Method("alpha-crown", (linear_rows,)),
+        "obbt": Method("lp", (interval_rows, crown_rows, alpha_rows, linear_rows), obbt=True),
+        "sdp-crown": Method("alpha-crown", (ball_rows,), needs_ball=True),
+        "sdp": Method("lp", (semidefinite_rows,)),
+        "milp": Method("lp", (exact_rows,)),
     }
 )
 
 
-def frame_of(method: Method, network: Network, region: Region, settings: Settings) -> Frame:
-    """The boxes of all values by a method, each at least as tight as the interval's."""
-    effort = method.effort
-    if effort.ascent and not any(network.activations):
-        effort = replace(effort, ascent=0)
-    frame = propagate(network, region, effort, settings.limit)
-    if method.obbt and not bool(frame.empty.any()):
-        frame = obbt(region, frame, settings.lp, settings.deadline)
-    return frame
+@dataclass(frozen=True)
+class Stages:
+    """The boxes that a method and its cheaper ones found, and how each bounds rows on them.
+
+    Attributes:
+        parts: From the cheapest on.
+        settings: What they may use.
+    """
+
+    parts: tuple[tuple[Frame, tuple[RowMethod, ...]], ...]
+    settings: Settings
+
+    @property
+    def frame(self) -> Frame:
+        """The tightest boxes."""
+        return self.parts[-1][0]
+
+    def lower(self, value: int, rows: np.ndarray) -> RowBounds:
+        """The best lower bounds of rows `(R, size)` over a value; claims are the dearest method's."""
+        best, claimed = np.full(len(rows), -np.inf), np.full(len(rows), np.nan)
+        for frame, bounders in self.parts:
+            for bounder in bounders:
+                found = bounder(frame, value, rows, self.settings)
+                best = np.fmax(best, found.lower)
+                claimed = np.where(np.isnan(found.claimed), claimed, found.claimed)
+        return RowBounds(best, claimed)
 
 
-def bound_rows_by(
-    method: Method, frame: Frame, value: int, rows: np.ndarray, settings: Settings
-) -> RowBounds:
-    """Lower bounds of rows by a method and all cheaper ones; claims are of the dearest that makes some."""
-    best, claimed = np.full(len(rows), -np.inf), np.full(len(rows), np.nan)
-    for bounder in method.rows:
-        found = bounder(frame, value, rows, settings)
-        best = np.fmax(best, found.lower)
-        claimed = np.where(np.isnan(found.claimed), claimed, found.claimed)
-    return RowBounds(best, claimed)
+def stages_of(name: str, network: Network, region: Region, settings: Settings) -> Stages:
+    """Finds the boxes of a method and of all cheaper ones, each within those before."""
+    chain, step = [], METHODS[name]
+    while True:
+        chain.append(step)
+        if step.base is None:
+            break
+        step = METHODS[step.base]
+    frame: Frame | None = None
+    parts: list[tuple[Frame, tuple[RowMethod, ...]]] = []
+    for step in reversed(chain):
+        if step.effort is not None:
+            known = {} if frame is None else dict(enumerate(frame.boxes))
+            frame = propagate(network, replace(region, known=known), step.effort, settings.limit)
+        assert frame is not None  # the cheapest method has an effort
+        if step.obbt and not bool(frame.empty.any()):
+            frame = obbt(region, frame, settings.lp, settings.deadline)
+        parts.append((frame, step.rows))
+    return Stages(tuple(parts), settings)

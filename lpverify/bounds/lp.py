@@ -87,7 +87,7 @@ def lp_rows(
             claimed[i] = cost @ answer.primal + constants[i]
         duals = np.zeros(len(program.program.row_lower)) if answer.row_dual is None else answer.row_dual
         bound = safe_bound(program.program, duals, cost).value
-        lower[i] = np.nextafter(bound + constants[i], -np.inf)
+        lower[i] = np.fmax(-np.inf, np.nextafter(bound + constants[i], -np.inf))
     return RowBounds(lower, claimed)
 
 

@@ -48,6 +48,7 @@ class MomentProgram:
         return replace(self.program, linear=linear)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # products of ends may be unbounded
 def moments(region: RegionProgram) -> MomentProgram:
     """The semidefinite program of a region.
 

@@ -12,6 +12,7 @@ Guarantee: every rounding error is covered; NaN and infinities give minus infini
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from lpverify.interval import DOUBLE, SUM_INFLATION, gamma
 from lpverify.programs import LinearProgram
 
 UNDERFLOW = 1e-290  # above all that underflows on the way
+DENSE = 2**18  # entries up to which a matrix is multiplied as an array
 
 
 @dataclass(frozen=True)
@@ -36,28 +38,55 @@ class SafeBound:
     reduced: np.ndarray
 
 
+@dataclass(frozen=True)
+class Transposed:
+    """A program's matrix as `safe_bound` needs it, for those who ask often.
+
+    Attributes:
+        plain: `(n, m)`.
+        absolute: Of the absolute values.
+    """
+
+    plain: Any
+    absolute: Any
+
+
+def transposed(matrix: Any) -> Transposed:
+    """The transpose, as a NumPy array where that is not large."""
+    small = matrix.shape[0] * matrix.shape[1] <= DENSE and not isinstance(matrix, np.ndarray)
+    wide = np.ascontiguousarray(matrix.toarray().T) if small else matrix.T
+    wide = wide if isinstance(wide, np.ndarray) else wide.tocsr()
+    return Transposed(wide, abs(wide))
+
+
 @np.errstate(over="ignore", invalid="ignore")
-def safe_bound(lp: LinearProgram, row_dual: np.ndarray, cost: np.ndarray | None = None) -> SafeBound:
+def safe_bound(
+    lp: LinearProgram, row_dual: np.ndarray, cost: np.ndarray | None = None, by: Transposed | None = None
+) -> SafeBound:
     """A lower bound of the cost from any multipliers of the rows; whole columns count as continuous.
 
     Args:
         lp: The program.
         row_dual: `(m,)`, as in `LpAnswer`: positive for lower ends.
         cost: Instead of the program's; zeros prove infeasibility if the bound is positive.
+        by: Of the program's matrix, if it is known.
     """
+    by = transposed(lp.matrix) if by is None else by
     c = lp.cost if cost is None else cost
     low, high = lp.row_ends
     y = np.where(np.isfinite(row_dual), row_dual, 0.0)
     y = np.where(np.isfinite(np.where(y > 0, low, high)), y, 0.0)
     sides = np.where(y > 0, low, np.where(y < 0, high, 0.0))
     products, terms = y * sides, int(np.count_nonzero(y)) + 2
-    combined, absolute = lp.matrix.T @ y, abs(lp.matrix).T @ np.abs(y)
+    combined, absolute = by.plain @ y, by.absolute @ np.abs(y)
     d = c - combined
     doubt = gamma(terms + 2, DOUBLE) * (np.abs(c) + absolute) * SUM_INFLATION
-    doubt = np.where(absolute > 0, doubt + UNDERFLOW, 0.0)  # exact where no row takes part
+    reach = np.maximum(np.abs(lp.lower), np.abs(lp.upper))
+    doubt = doubt + UNDERFLOW
+    if not np.isfinite(reach).all():  # an unbounded column costs nothing if no row takes part in it
+        doubt = np.where((by.plain != 0) @ (y != 0), doubt, 0.0)
     ends = np.where(d > 0, lp.lower, lp.upper)
     parts = np.where(d == 0, 0.0, d * ends)
-    reach = np.maximum(np.abs(lp.lower), np.abs(lp.upper))
     loss = np.where(doubt == 0, 0.0, doubt * reach)
     total = products.sum() + parts.sum()
     size = np.abs(products).sum() + np.abs(parts).sum()
@@ -66,6 +95,7 @@ def safe_bound(lp: LinearProgram, row_dual: np.ndarray, cost: np.ndarray | None 
     return SafeBound(float(value) if np.isfinite(value) else float("-inf"), y, d)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def safe_moment_bound(
     lp: LinearProgram, blocks: Sequence[np.ndarray], row_dual: np.ndarray, block_duals: Sequence[np.ndarray]
 ) -> float:
@@ -94,6 +124,7 @@ def safe_moment_bound(
     return value if np.isfinite(value) else float("-inf")
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def semidefinite(matrix: np.ndarray) -> np.ndarray | None:
     """A matrix near a symmetric one `(s, s)`, proven positive semidefinite; None if that fails."""
     if not np.isfinite(matrix).all():
@@ -102,7 +133,10 @@ def semidefinite(matrix: np.ndarray) -> np.ndarray | None:
     matrix = matrix + np.tril(matrix, -1).T  # exactly symmetric
     size = len(matrix)
     scale = float(np.abs(matrix).max(initial=0.0)) + 1e-300
-    lift = max(0.0, -float(np.linalg.eigvalsh(matrix)[0]))
+    try:
+        lift = max(0.0, -float(np.linalg.eigvalsh(matrix)[0]))
+    except np.linalg.LinAlgError:  # did not converge
+        return None
     for step in (0.0, 1e-14, 1e-13, 1e-12, 1e-10, 1e-8):
         lifted = matrix.copy()
         lifted[np.diag_indices(size)] += lift * (1 + 1e-12) + step * size * scale

@@ -41,7 +41,7 @@ def sdp_rows(
         if deadline.passed:
             break
         bound, claim = _solve(built, cost, backend, deadline.remaining)
-        lower[i] = np.nextafter(bound + constants[i], -np.inf)
+        lower[i] = np.fmax(-np.inf, np.nextafter(bound + constants[i], -np.inf))
         claimed[i] = claim + constants[i]
     return RowBounds(lower, claimed)
 

@@ -98,9 +98,12 @@ class RegionProgram:
         """
         found = self.expressions[value]
         matrix = found.widen(len(self.program.cost))
-        costs, constants = np.asarray(rows @ matrix), rows @ found.offset
-        size = np.abs(rows) @ abs(matrix) @ self.magnitude + np.abs(rows) @ np.abs(found.offset)
-        error = np.abs(rows) @ found.error + gamma(2 * rows.shape[1] + 8, DOUBLE) * size
+        costs = np.asarray(rows @ matrix)
+        size = abs(matrix) @ self.magnitude + np.abs(found.offset)
+        each = found.error + gamma(2 * rows.shape[1] + 8, DOUBLE) * size
+        known = np.isfinite(each)  # rows that don't use an unbounded element must not lose their bounds to it
+        error = np.abs(rows) @ np.where(known, each, 0.0) + np.where(rows[:, ~known].any(axis=1), np.inf, 0.0)
+        constants = rows @ np.where(known, found.offset, 0.0)
         return costs, constants - error * SUM_INFLATION - tiny(costs)
 
     @property

@@ -13,48 +13,62 @@ other proof. The maximiser is found by the breakpoints (as in Clip-and-Verify, N
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from lpverify.bounds.phases import PhaseProgram
 
 
-def refutable(
-    program: PhaseProgram, signs: np.ndarray, multipliers: np.ndarray, reduced: np.ndarray, missing: float
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Phases that seem to be refuted, each with the multipliers that seem to do it.
+@dataclass(frozen=True)
+class Fixing:
+    """The neurons of a program whose operands are functions of the inputs alone.
 
-    Args:
+    Attributes:
         program: With its cost.
-        signs: `(p,)`: those of the node.
-        multipliers: `(m,)`: of the rows.
-        reduced: `(n,)`: what they leave of the cost.
-        missing: By how much the bound has to rise.
-
-    Yields:
-        Neuron, sign, multipliers. The caller checks them.
+        neurons: `(k,)`.
+        weights: Of their operands, `(k, inputs)`.
     """
-    some = np.flatnonzero((signs == 0) & (program.definition >= 0))
-    weights, some = _weights(program, some)
-    if not len(some):
-        return
-    lp, inputs = program.lp, program.inputs
-    g = reduced[:inputs]
-    rows = program.definition[some]
-    offset = lp.row_lower[rows]
-    for sign in (1, -1):
-        theta, rise = _best(g, sign * weights, sign * offset, lp.lower[:inputs], lp.upper[:inputs])
-        for j in np.flatnonzero(rise > missing):
-            changed = multipliers.copy()
-            changed[rows[j]] -= sign * theta[j]  # the row is z - w . x = b
-            yield int(some[j]), sign, changed
 
+    program: PhaseProgram
+    neurons: np.ndarray
+    weights: np.ndarray
 
-def _weights(program: PhaseProgram, some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The weights `(k, inputs)` of those neurons whose operand is a function of the inputs alone."""
-    block = program.lp.matrix[program.definition[some]]
-    first = np.asarray((block[:, program.inputs :] != 0).sum(axis=1)).reshape(-1) == 1  # z itself
-    return -block[first][:, : program.inputs].toarray(), some[first]
+    @classmethod
+    def of(cls, program: PhaseProgram) -> "Fixing":
+        """Finds them."""
+        some = np.flatnonzero(program.definition >= 0)
+        block = program.lp.matrix[program.definition[some]]
+        first = np.asarray((block[:, program.inputs :] != 0).sum(axis=1)).reshape(-1) == 1  # z itself
+        return cls(program, some[first], -block[first][:, : program.inputs].toarray())
+
+    def refutable(
+        self, signs: np.ndarray, multipliers: np.ndarray, reduced: np.ndarray, missing: float
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Phases that seem to be refuted, each with the multipliers that seem to do it.
+
+        Args:
+            signs: `(p,)`: those of the node.
+            multipliers: `(m,)`: of the rows.
+            reduced: `(n,)`: what they leave of the cost.
+            missing: By how much the bound has to rise.
+
+        Yields:
+            Neuron, sign, multipliers. The caller checks them.
+        """
+        lp, inputs = self.program.lp, self.program.inputs
+        undecided = signs[self.neurons] == 0
+        if not undecided.any():
+            return
+        neurons, weights = self.neurons[undecided], self.weights[undecided]
+        rows = self.program.definition[neurons]
+        offset, ends = lp.row_lower[rows], (lp.lower[:inputs], lp.upper[:inputs])
+        for sign in (1, -1):
+            theta, rise = _best(reduced[:inputs], sign * weights, sign * offset, *ends)
+            for j in np.flatnonzero(rise > missing):
+                changed = multipliers.copy()
+                changed[rows[j]] -= sign * theta[j]  # the row is z - w . x = b
+                yield int(neurons[j]), sign, changed
 
 
 def _best(

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lpverify.bounds.phases import PhaseProgram
-from lpverify.bounds.safe import safe_bound
+from lpverify.bounds.safe import SafeBound, safe_bound, transposed
 from lpverify.config import Deadline
 from lpverify.errors import SolverError
+from lpverify.programs import LinearProgram
 from lpverify.proof import PhaseTree
-from lpverify.search.fixing import refutable
+from lpverify.search.fixing import Fixing
 from lpverify.search.pseudocosts import RIGHT, PseudoCosts
 from lpverify.solvers.highs_session import Basis, HighsSession
 
@@ -82,6 +83,7 @@ class PhaseSearch:
 
     def __post_init__(self) -> None:
         self._costs = PseudoCosts.of(len(self.program.node))
+        self._fixing, self._by = Fixing.of(self.program), transposed(self.program.lp.matrix)
         self._lock = threading.Lock()
         self._busy = self._serial = 0
         self._closed = float("inf")
@@ -221,13 +223,16 @@ class PhaseSearch:
         lp = session.lp
         if duals is None:
             return _Solved(node.bound, np.zeros(len(lp.row_lower)), np.zeros(len(lp.cost)), primal)
-        found = safe_bound(lp, duals)
-        if primal is None and safe_bound(lp, duals, np.zeros(len(lp.cost))).value > 0:
+        found = self._safe(lp, duals)
+        if primal is None and self._safe(lp, duals, np.zeros(len(lp.cost))).value > 0:
             return _Solved(float("inf"), duals, found.reduced, None)
         bound = np.nextafter(found.value + self.constant, -np.inf)
         if self.tree is None:
             bound = max(bound, node.bound)
         return _Solved(float(bound), found.multipliers, found.reduced, primal)
+
+    def _safe(self, lp: LinearProgram, multipliers: np.ndarray, cost: np.ndarray | None = None) -> SafeBound:
+        return safe_bound(lp, multipliers, cost, self._by)
 
     def _leave(self, node: _Node, deadline: Deadline) -> None:
         """A node that can't be split: time is over, or the solver or rounding is in the way."""
@@ -241,11 +246,12 @@ class PhaseSearch:
     def _fix(self, node: _Node, solved: _Solved) -> _Node:
         """The node with all phases that its multipliers and one more settle; itself if there are none."""
         missing = self._limit() - solved.bound
-        found = refutable(self.program, node.signs, solved.multipliers, solved.reduced, missing)
+        found = self._fixing.refutable(node.signs, solved.multipliers, solved.reduced, missing)
         for neuron, sign, multipliers in found:
             signs = node.signs.copy()
             signs[neuron] = sign
-            bound = safe_bound(self.program.fixed(signs), multipliers).value + self.constant
+            bound = self._safe(self.program.fixed(signs), multipliers).value + self.constant
+            bound = np.nextafter(bound, -np.inf)
             if bound > self._limit():
                 other = self._child(node, neuron, sign)
                 self._close(other.index, other.depth, bound, multipliers)

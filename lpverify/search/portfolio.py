@@ -4,7 +4,7 @@ The measure is the share of the tree that is closed, a child counting half of it
 doi:10.1090/S0025-5718-1975-0373371-6), and how fast it grew in the last turn: easy parts are closed first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -15,7 +15,8 @@ from lpverify.verdict import Progress, Timeout, Unknown, Verdict
 
 FIRST_TURN = 1.0  # seconds
 GROWTH = 1.5
-OTHERS = 4  # one turn in so many goes to those behind
+OTHERS = 5  # one turn in so many goes to those behind
+PATIENCE = 10.0  # seconds: who needs no more, it seems, is not interrupted
 
 
 class Contestant(Protocol):
@@ -63,33 +64,48 @@ def compete(contestants: Iterable[Contestant], deadline: Deadline) -> Verdict:
     """The first verdict that is more than unknown; else the last one, or Timeout.
 
     Args:
-        contestants: Made when their first turn comes.
+        contestants: Made one by one, each when the others are not about to finish.
         deadline: Of all together.
     """
-    turns: list[_Turn] = []
+    waiting, turns = iter(contestants), list[_Turn]()
     last: Verdict = Timeout()
-    for search in contestants:
-        turns.append(_Turn(search))
-        verdict = turns[-1].take(deadline.within(FIRST_TURN))
-        if not isinstance(verdict, Timeout | Unknown):
-            return verdict
-        if isinstance(verdict, Unknown):
-            turns.pop()
-            last = verdict
-        if deadline.passed:
-            break
     seconds, count = FIRST_TURN, 0
-    while turns and not deadline.passed:
-        turns.sort(key=lambda t: (t.left, t.seconds))
-        count += 1
-        behind = len(turns) > 1 and count % OTHERS == 0
-        turn = min(turns[1:], key=lambda t: t.seconds) if behind else turns[0]
-        alone = len(turns) == 1
-        verdict = turn.take(deadline if alone else deadline.within(seconds))
+    while not deadline.passed:
+        turn = _newcomer(waiting, turns)
+        if turn is not None:
+            turns.append(turn)
+            verdict = turn.take(deadline.within(FIRST_TURN))
+        elif turns:
+            count += 1
+            turn = _next(turns, count)
+            verdict = turn.take(deadline if len(turns) == 1 else deadline.within(seconds))
+            seconds *= GROWTH
+        else:
+            return last
         if not isinstance(verdict, Timeout | Unknown):
             return verdict
         if isinstance(verdict, Unknown):
             turns.remove(turn)
             last = verdict
-        seconds *= GROWTH if not behind else 1.0
-    return Timeout(turns[0].search.progress()) if turns else last
+    return Timeout(min(turns, key=_order).search.progress()) if turns else last
+
+
+def _order(turn: _Turn) -> tuple[float, float]:
+    """The one that seems to finish first comes first."""
+    return turn.left, turn.seconds
+
+
+def _newcomer(waiting: Iterator[Contestant], turns: Sequence[_Turn]) -> _Turn | None:
+    """The next contestant, unless one of those before is about to finish."""
+    if any(turn.left < PATIENCE for turn in turns):
+        return None
+    search = next(waiting, None)
+    return None if search is None else _Turn(search)
+
+
+def _next(turns: Sequence[_Turn], count: int) -> _Turn:
+    """Mostly the leader, now and then the one behind that had least time."""
+    leader, *behind = sorted(turns, key=_order)
+    if behind and count % OTHERS == 0 and leader.left > PATIENCE:
+        return min(behind, key=lambda t: t.seconds)
+    return leader

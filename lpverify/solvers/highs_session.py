@@ -22,21 +22,20 @@ from lpverify.solvers.highs import (
     set_option,
 )
 
-BASIC = 1
 DUAL_SIMPLEX, PRIMAL_SIMPLEX = 1, 4
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Which columns and rows are basic, and at which end the others are, in HiGHS's numbers.
+    """Which columns and rows are basic, and at which end the others are.
 
     Attributes:
-        columns: `(n,)` uint8.
-        rows: `(m,)` uint8.
+        native: HiGHS's own copy; to turn it into arrays would cost more than many a solve.
+        shape: Numbers of rows and columns.
     """
 
-    columns: np.ndarray
-    rows: np.ndarray
+    native: Any
+    shape: tuple[int, int]
 
 
 class HighsSession:
@@ -148,9 +147,7 @@ class HighsSession:
     def basis(self) -> Basis | None:
         """A copy of the present basis, None before the first solve."""
         basis = self._solver.getBasis()
-        if not basis.valid:
-            return None
-        return Basis(_codes(basis.col_status), _codes(basis.row_status))
+        return Basis(basis, self.shape) if basis.valid else None
 
     def restore(self, basis: Basis | None) -> None:
         """Goes back to a basis; rows that were added since are basic. None: no basis.
@@ -159,21 +156,26 @@ class HighsSession:
             InternalError: The basis is of another program.
             SolverError: HiGHS refuses it.
         """
-        import highspy  # noqa: PLC0415  (imported long since, by the constructor)
-
         if basis is None:
             require_success(self._solver.clearSolver(), "forgetting the basis")
             return
         rows, columns = self.shape
-        if len(basis.columns) != columns or len(basis.rows) > rows:
+        if basis.shape[1] != columns or basis.shape[0] > rows:
             raise InternalError("a basis of another program")
-        status = list(highspy.HighsBasisStatus.__members__.values())
-        native = highspy.HighsBasis()
-        native.col_status = [status[code] for code in basis.columns.tolist()]
-        native.row_status = [status[code] for code in basis.rows.tolist()]
-        native.row_status += [status[BASIC]] * (rows - len(basis.rows))
-        native.valid = True
+        native = basis.native if basis.shape[0] == rows else _longer(basis.native, rows)
         require_success(self._solver.setBasis(native), "an earlier basis")
+
+
+def _longer(basis: Any, rows: int) -> Any:
+    """A copy with more rows, which are basic."""
+    import highspy  # noqa: PLC0415  (imported long since, by the constructor)
+
+    native = highspy.HighsBasis()
+    missing = rows - len(basis.row_status)
+    native.col_status = list(basis.col_status)
+    native.row_status = [*basis.row_status, *[highspy.HighsBasisStatus.kBasic] * missing]
+    native.valid = True
+    return native
 
 
 def _indices(values: np.ndarray) -> np.ndarray:
@@ -182,7 +184,3 @@ def _indices(values: np.ndarray) -> np.ndarray:
 
 def _floats(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float64)
-
-
-def _codes(statuses: list[Any]) -> np.ndarray:
-    return np.fromiter((int(status) for status in statuses), dtype=np.uint8, count=len(statuses))

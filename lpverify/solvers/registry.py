@@ -29,6 +29,16 @@ def sdp_backend(name: str) -> SdpBackend:
     return CvxpySdp(_solver(name, sdp_solvers(), sdp_names()))
 
 
+def require_solver(name: str) -> None:
+    """Finds out whether any backend has that name.
+
+    Raises:
+        InputError: None has; the message lists those there are.
+    """
+    if name != DIRECT:
+        _solver(name, [*lp_solvers(), *sdp_solvers()], list(dict.fromkeys([*lp_names(), *sdp_names()])))
+
+
 def lp_names() -> list[str]:
     """The names that `lp_backend` knows here, without shorthands."""
     return [DIRECT, *(THROUGH_CVXPY + solver for solver in lp_solvers())]
@@ -43,5 +53,5 @@ def _solver(name: str, solvers: list[str], names: list[str]) -> str:
     """CVXPY's name of a solver."""
     solver = name.removeprefix(THROUGH_CVXPY).upper()
     if solver not in solvers:
-        raise InputError(f"no solver backend {name} for such programs; there are {', '.join(names)}")
+        raise InputError(f"no solver backend {name} for this; there are {', '.join(names)}")
     return solver
