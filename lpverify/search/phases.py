@@ -184,7 +184,7 @@ class PhaseSearch:
         """Bounds a node and closes or splits it; returns the child to go on with."""
         self.nodes += 1
         session.restore(node.basis)
-        for _ in range(ROUNDS):
+        for left in reversed(range(ROUNDS)):
             solved = self._solve(session, node, deadline)
             if solved.bound > self._limit():
                 self._close(node.index, node.depth, solved.bound, solved.multipliers)
@@ -196,7 +196,7 @@ class PhaseSearch:
             if solved.bound > self._limit():
                 self._close(node.index, node.depth, solved.bound, solved.multipliers)
                 return None
-            fixed = self._fix(node, solved)
+            fixed = self._fix(node, solved) if left else node  # the last solve is of the node as it is split
             if fixed is node:
                 break
             node = fixed
