@@ -70,6 +70,7 @@ class PhaseTree:
 
     Attributes:
         atoms: The alternative's atoms; all must hold together in a counterexample.
+        recorded: Whether leaves keep their multipliers.
         parent: Of each node, -1 for the root.
         neuron: Position among the neurons of the region's phase program; -1 for the root.
         sign: The phase: 1 active, -1 inactive.
@@ -77,6 +78,7 @@ class PhaseTree:
     """
 
     atoms: tuple[int, ...]
+    recorded: bool = True
     parent: list[int] = field(default_factory=lambda: [-1])
     neuron: list[int] = field(default_factory=lambda: [-1])
     sign: list[int] = field(default_factory=lambda: [0])
@@ -91,7 +93,7 @@ class PhaseTree:
 
     def close(self, index: int, multipliers: np.ndarray) -> None:
         """Makes a node a leaf."""
-        used = np.flatnonzero(multipliers)
+        used = np.flatnonzero(multipliers) if self.recorded else np.zeros(0, np.int64)
         self.multipliers[index] = used.astype(np.int32), multipliers[used]
 
     def signs(self, index: int, neurons: int) -> np.ndarray:
@@ -296,6 +298,11 @@ class Proof:
     recorded: bool
 
     def __post_init__(self) -> None:
+        kept = (
+            self.nodes.leaves.values() if isinstance(self.nodes, NodeTable) else (n.leaf for n in self.nodes)
+        )
+        if not all(tree.complete() for leaf in kept for tree in (leaf and leaf.trees) or ()):
+            raise InternalError("a tree of phases has an open branch")
         if isinstance(self.nodes, NodeTable):
             roots = set(self.nodes.column("case")[self.nodes.column("parent") < 0].tolist())
             complete = self.nodes.complete()

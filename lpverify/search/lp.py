@@ -55,11 +55,9 @@ class LpSearch:
     threads: int = 1
     report: Callable[[Progress], None] = lambda progress: None
     stuck: int = 0
-    nodes: int = 0
     witness: Witness | None = None
     current: _Case | None = None
-    finished: float = 0.0
-    margin: float = float("inf")
+    finished: int = 0
     total: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +82,7 @@ class LpSearch:
     @property
     def volume(self) -> float:
         """About how much of the work is done."""
-        done = self.finished
+        done = float(self.finished)
         if self.current is not None and self.current.searches:
             parts = [min(1.0, s.volume) for s in self.current.searches]
             done += sum(parts) / len(parts)
@@ -92,11 +90,10 @@ class LpSearch:
 
     def progress(self) -> Progress:
         """How far it is."""
-        left = len(self.waiting) + self.stuck
-        margin = self.margin
+        left, margin = len(self.waiting) + self.stuck, float("inf")
         if self.current is not None:
             left += sum(s.open for s in self.current.searches)
-            margin = min([margin, *(s.lower for s in self.current.searches)])
+            margin = min((s.lower for s in self.current.searches), default=margin)
         return Progress(self.tree.closed, left, margin, "linear programs")
 
     def alternatives_of(self, item: Subproblem) -> tuple[AlternativePrograms, list[tuple[int, ...]]]:
@@ -118,7 +115,7 @@ class LpSearch:
         searches = []
         for atoms in open_:
             program, constant = programs.of(atoms)
-            tree = PhaseTree(atoms)
+            tree = PhaseTree(atoms, self.tree.record)
 
             def candidate(x: np.ndarray, atoms: tuple[int, ...] = atoms) -> tuple[float, np.ndarray]:
                 x = np.clip(x, item.lower, item.upper)
@@ -136,14 +133,12 @@ class LpSearch:
         """Goes on with a root; False when time is over or a witness was found."""
         for search in current.searches[current.done :]:
             search.run(deadline, self.threads, lambda: self.witness is not None)
-            if self.witness is not None:
+            if self.witness is not None or search.open > search.stuck:
                 return False
-            if search.open and not search.stuck:
-                return False
-            if search.stuck:
-                self.stuck += 1
-                return True
             current.done += 1
-        trees = tuple(s.tree for s in current.searches if s.tree is not None)
+        if any(search.stuck for search in current.searches):
+            self.stuck += 1
+            return True
+        trees = tuple(search.tree for search in current.searches if search.tree is not None)
         self.tree.close(current.item.node, Leaf(trees=trees))
         return True

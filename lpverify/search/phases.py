@@ -87,6 +87,7 @@ class PhaseSearch:
         self._lock = threading.Lock()
         self._busy = self._serial = 0
         self._closed = float("inf")
+        self._failures: list[Exception] = []
         self._push(_Node(np.zeros(len(self.program.node), np.int8), float("-inf"), 0))
 
     @property
@@ -105,7 +106,11 @@ class PhaseSearch:
         return len(self._heap) + self.stuck
 
     def run(self, deadline: Deadline, threads: int = 1, enough: Callable[[], bool] = lambda: False) -> None:
-        """Works until no node is open, or the deadline, or `enough`; may be called again."""
+        """Works until no node is open, or the deadline, or `enough`; may be called again.
+
+        Raises:
+            Exception: What a worker raised; nothing is proven then.
+        """
         try:
             sessions = [_Session(self.program) for _ in range(threads)]
         except SolverError:  # numbers beyond the solver: nothing can be decided
@@ -120,11 +125,13 @@ class PhaseSearch:
         self._work(*arguments[0])
         for worker in workers:
             worker.join()
+        if self._failures:
+            raise self._failures[0]
 
     # Workers
 
     def _work(self, session: "_Session", deadline: Deadline, enough: Callable[[], bool]) -> None:
-        while not (deadline.passed or enough()):
+        while not (deadline.passed or enough() or self._failures):
             node = self._take()
             if node is not None:
                 self._dive(session, node, deadline, enough)
@@ -141,8 +148,10 @@ class PhaseSearch:
             while node is not None:
                 if deadline.passed or enough():
                     self._push(node)
-                    return
+                    break
                 node = self._handle(session, node, deadline)
+        except Exception as error:  # noqa: BLE001  (of a thread; `run` raises it)
+            self._failures.append(error)
         finally:
             with self._lock:
                 self._busy -= 1
