@@ -88,6 +88,7 @@ class PhaseSearch:
         self._busy = self._serial = 0
         self._closed = float("inf")
         self._failures: list[Exception] = []
+        self._sessions: list[_Session] = []
         self._push(_Node(np.zeros(len(self.program.node), np.int8), float("-inf"), 0))
 
     @property
@@ -112,13 +113,14 @@ class PhaseSearch:
             Exception: What a worker raised; nothing is proven then.
         """
         try:
-            sessions = [_Session(self.program) for _ in range(threads)]
+            while len(self._sessions) < threads:  # kept: a solve that a turn cut off goes on in the next
+                self._sessions.append(_Session(self.program))
         except SolverError:  # numbers beyond the solver: nothing can be decided
             self._closed = min(self._closed, self.lower)
             self.stuck += len(self._heap)
             self._heap.clear()
             return
-        arguments = [(session, deadline, enough) for session in sessions]
+        arguments = [(session, deadline, enough) for session in self._sessions[:threads]]
         workers = [threading.Thread(target=self._work, args=a) for a in arguments[1:]]
         for worker in workers:
             worker.start()
@@ -127,6 +129,8 @@ class PhaseSearch:
             worker.join()
         if self._failures:
             raise self._failures[0]
+        if self.finished:
+            self._sessions.clear()
 
     # Workers
 
