@@ -107,6 +107,8 @@ class PhaseTree:
     def complete(self) -> bool:
         """Whether each node is a leaf, or has below it both phases of one neuron and nothing else."""
         below: dict[int, list[tuple[int, int]]] = {}
+        if self.parent[:1] != [-1]:
+            return False
         for i in range(1, len(self.parent)):
             if not 0 <= self.parent[i] < i:
                 return False

@@ -57,6 +57,7 @@ class _Solves:
             return None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of what solvers claim
 def lp_rows(
     program: RegionProgram, value: int, rows: np.ndarray, backend: LpBackend, deadline: Deadline
 ) -> RowBounds:

@@ -44,9 +44,11 @@ class AlternativePrograms:
 
 def holds(programs: AlternativePrograms, tree: PhaseTree) -> bool:
     """Whether a tree refutes its alternative."""
-    if not tree.complete():
+    if not (tree.multipliers and tree.complete()):  # without a leaf there is not even a root
         return False
     program, constant = programs.of(tree.atoms)
+    if not all(0 <= neuron < len(program.node) for neuron in tree.neuron[1:]):
+        return False
     return all(
         _refuted(program, constant, tree.signs(i, len(program.node)), m) for i, m in tree.multipliers.items()
     )

@@ -17,6 +17,7 @@ from lpverify.errors import SolverError
 from lpverify.solvers.base import SdpBackend
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of what solvers claim
 def sdp_rows(
     program: RegionProgram, value: int, rows: np.ndarray, backend: SdpBackend, deadline: Deadline
 ) -> RowBounds:
