@@ -115,8 +115,9 @@ class PhaseTree:
             below.setdefault(self.parent[i], []).append((self.neuron[i], self.sign[i]))
         for i in range(len(self.parent)):
             children = sorted(below.get(i, []))
-            leaf = i in self.multipliers and not children
-            if not leaf and (len(children) != 2 or children != [(children[0][0], -1), (children[0][0], 1)]):
+            if (i in self.multipliers) == bool(children):
+                return False
+            if children and children != [(children[0][0], -1), (children[0][0], 1)]:
                 return False
         return True
 

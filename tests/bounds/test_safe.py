@@ -265,6 +265,20 @@ def test_moment_bounds_are_below_the_exact_ones(name, seed):
         )
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_sums_of_multipliers_of_one_moment_are_rounded(seed):
+    """The cost is their sum in float64: nothing seems to be left, but over the rationals something is."""
+    rng, blocks = np.random.default_rng(seed), [np.array([[0, 1], [1, 2]])] * 7
+    duals = [(f := rng.normal(size=(2, 2))) @ f.T + np.eye(2) for _ in blocks]
+    cost = np.zeros(3)
+    for block, dual in zip(blocks, duals, strict=True):
+        np.add.at(cost, block.ravel(), semidefinite(dual).ravel())
+    lp = program(cost, [[0, 0, 0]], [0], [1, -1e6, -1e6], [1, 1e6, 1e6], [0])
+    found = safe_moment_bound(lp, blocks, np.zeros(1), duals)
+    assert Fraction(found) <= exact_moment_bound(lp, blocks, np.zeros(1), [semidefinite(d) for d in duals])
+    assert found > -1e-6
+
+
 @pytest.mark.parametrize(
     ("build", "args"), [(smallest_eigenvalue, (4,)), (theta_of_the_pentagon, ()), (two_blocks, ())]
 )

@@ -309,6 +309,7 @@ def test_more_steps_than_one_on_a_value():
     )
     network, known = Network(nodes, 3), {1: Box(np.array([[-1.0, 1.0]]), np.array([[-1.0, 1.0]]))}
     region = Region(Box(np.array([[-1.0, 0.0]]), np.array([[0.0, 1.0]])), known)
+    rows = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     program = triangle(propagate(network, region, Effort("crown"), 2**20))
     for x in ((-1.0, 1.0), (-5e-324, 5e-324), (-0.5, 0.5)):
         check(
@@ -317,3 +318,5 @@ def test_more_steps_than_one_on_a_value():
             exactly(network, None).values([Fraction(v) for v in x]),
             np.random.default_rng(0),
         )
+    signs = lp_rows(program, 1, rows, Highs(), Deadline.after(20)).lower
+    np.testing.assert_allclose(signs, [-1, 1, 1, -1], atol=1e-9)
