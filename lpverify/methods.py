@@ -149,6 +149,8 @@ def exact_rows(frame: Frame, value: int, rows: np.ndarray, settings: Settings) -
     for i in range(len(rows)):
         if settings.deadline.passed:
             break
+        if not np.isfinite(constants[i]):  # the row reads a value without finite bounds
+            continue
 
         def true_value(x: np.ndarray, row: np.ndarray = rows[i]) -> tuple[float, np.ndarray]:
             x = np.clip(x, frame.boxes[0].lower[0], frame.boxes[0].upper[0])

@@ -80,10 +80,12 @@ def _best(
     bend = np.where(np.isfinite(bend) & (bend > 0), bend, np.inf)
     order = np.argsort(bend, axis=1)
     bend = np.take_along_axis(bend, order, axis=1)
+    bend = np.concatenate([bend, np.full((len(w), 1), np.inf)], axis=1)  # behind the last one it goes on
     # the slope of the function at zero, and after each bend; w falls behind a bend, so it does
     start = np.where((g > 0) | ((g == 0) & (w < 0)), low, high)
     slope = -(b + (w * start).sum(axis=1))
     drop = np.take_along_axis(np.abs(w) * (high - low), order, axis=1)
+    drop = np.concatenate([drop, np.zeros((len(w), 1))], axis=1)
     after = slope[:, None] - np.cumsum(drop, axis=1)
     before = np.concatenate([slope[:, None], after[:, :-1]], axis=1)
     with np.errstate(invalid="ignore"):
