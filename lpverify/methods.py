@@ -21,6 +21,7 @@ from lpverify.bounds.sdp_crown import sdp_crown
 from lpverify.bounds.triangle import triangle
 from lpverify.config import Deadline
 from lpverify.errors import InputError, UnsupportedError
+from lpverify.interval import DOUBLE, gamma, tiny
 from lpverify.multipliers import Effort
 from lpverify.network import Network
 from lpverify.search.phases import PhaseSearch
@@ -88,7 +89,7 @@ def interval_rows(frame: Frame, value: int, rows: np.ndarray, settings: Settings
             lower.append(float(low[used[0]] if row[used[0]] > 0 else -high[used[0]]))
             continue
         parts = np.where(row[used] > 0, row[used] * low[used], row[used] * high[used])
-        slack = (len(used) + 2) * 2.0**-51 * np.abs(parts).sum() + 1e-300
+        slack = 4 * gamma(len(used) + 2, DOUBLE) * np.abs(parts).sum() + tiny(parts)
         lower.append(float(parts.sum() - slack))
     return RowBounds(np.array(lower), np.full(len(rows), np.nan))
 

@@ -7,6 +7,7 @@ tighter (Ehlers 2017, arXiv:1705.01320; Tjeng et al. 2019, arXiv:1711.07356, sec
 Guarantee: each bound is `bounds.safe` of the multipliers; a solver's failure or limit leaves what is known.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +40,9 @@ class RowBounds:
     claimed: np.ndarray
 
 
+CostBound = Callable[[np.ndarray, float], tuple[float, float]]  # cost, seconds: proven bound, claim
+
+
 class _Solves:
     """Solves a program again and again for other costs; HiGHS goes on from the last basis."""
 
@@ -58,38 +62,55 @@ class _Solves:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of what solvers claim
-def lp_rows(
-    program: RegionProgram, value: int, rows: np.ndarray, backend: LpBackend, deadline: Deadline
+def rows_by(
+    make: Callable[[], CostBound], program: RegionProgram, value: int, rows: np.ndarray, deadline: Deadline
 ) -> RowBounds:
-    """Lower bounds of rows over a value.
+    """Lower bounds of rows over a value, one cost after the other.
 
     Args:
+        make: Gives what bounds a cost on the program's columns; called if there are any columns.
         program: Of a region, made at least up to that value.
         value: Which.
         rows: `(R, size of the value)`.
-        backend: Solves the programs.
         deadline: Rows that are not reached get no bound.
     """
     costs, constants = program.objective(value, rows)
     lower, claimed = np.full(len(rows), -np.inf), np.full(len(rows), np.nan)
     if len(program.program.cost) == 0:
         return RowBounds(lower, claimed)
-    try:
-        solves = _Solves(program.program, backend)
-    except SolverError:  # numbers beyond the solver
-        return RowBounds(lower, claimed)
+    bound = make()
     for i, cost in enumerate(costs):
         if deadline.passed:
             break
-        answer = solves.solve(cost, deadline.remaining)
-        if answer is None:
-            continue
-        if answer.primal is not None:
-            claimed[i] = cost @ answer.primal + constants[i]
-        duals = np.zeros(len(program.program.row_lower)) if answer.row_dual is None else answer.row_dual
-        bound = safe_bound(program.program, duals, cost).value
-        lower[i] = np.fmax(-np.inf, np.nextafter(bound + constants[i], -np.inf))
+        proven, claim = bound(cost, deadline.remaining)
+        lower[i] = np.fmax(-np.inf, np.nextafter(proven + constants[i], -np.inf))
+        claimed[i] = claim + constants[i]
     return RowBounds(lower, claimed)
+
+
+def lp_rows(
+    program: RegionProgram, value: int, rows: np.ndarray, backend: LpBackend, deadline: Deadline
+) -> RowBounds:
+    """Lower bounds of rows by linear programs; arguments as `rows_by`, and the solver of the programs."""
+    return rows_by(lambda: _bounds_of(program.program, backend), program, value, rows, deadline)
+
+
+def _bounds_of(lp: LinearProgram, backend: LpBackend) -> CostBound:
+    """Bounds costs over the program; by nothing where its numbers are beyond the solver."""
+    try:
+        solves = _Solves(lp, backend)
+    except SolverError:
+        return lambda cost, seconds: (float("-inf"), float("nan"))
+
+    def bound(cost: np.ndarray, seconds: float) -> tuple[float, float]:
+        answer = solves.solve(cost, seconds)
+        if answer is None:
+            return float("-inf"), float("nan")
+        claim = float("nan") if answer.primal is None else float(cost @ answer.primal)
+        duals = np.zeros(len(lp.row_lower)) if answer.row_dual is None else answer.row_dual
+        return safe_bound(lp, duals, cost).value, claim
+
+    return bound
 
 
 def obbt(region: Region, frame: Frame, backend: LpBackend, deadline: Deadline) -> Frame:

@@ -98,13 +98,13 @@ class _Builder:
         if len(self.kept) <= ONE_BLOCK:
             return [self.kept]
         matrix, sets = self.region.program.matrix, []
-        for k, chord in self.region.chords.items():
+        for k, some in self.region.bent.items():
             operand = self.region.frame.network.nodes[k].inputs[0]
-            own = self.region.columns[k][chord.elements]
-            rows = [self.definition_of.get(int(c)) for c in self.region.columns[operand][chord.elements]]
+            own = self.region.columns[k][some]
+            rows = [self.definition_of.get(int(c)) for c in self.region.columns[operand][some]]
             made = [matrix[[r]].indices for r in rows if r is not None]
-            direct = [c for c in self.region.columns[operand][chord.elements].tolist()]
-            used = np.unique(np.concatenate([own, *made, np.array(direct, np.int64)]))
+            direct = self.region.columns[operand][some]
+            used = np.unique(np.concatenate([own, *made, direct]))
             sets.append(np.setdiff1d(used, self.substituted))
         rest = np.setdiff1d(self.kept, np.concatenate(sets) if sets else np.zeros(0, np.int64))
         return [*sets, *(np.array([c]) for c in rest)]
@@ -210,10 +210,10 @@ class _Builder:
         region, lp = self.region, self.region.program
         pairs = [
             (
-                region.columns[region.frame.network.nodes[k].inputs[0]][c.elements],
-                region.columns[k][c.elements],
+                region.columns[region.frame.network.nodes[k].inputs[0]][some],
+                region.columns[k][some],
             )
-            for k, c in region.chords.items()
+            for k, some in region.bent.items()
             if isinstance(region.frame.network.nodes[k].op, Relu)
         ]
         z, x = (np.concatenate([p[j] for p in pairs]) if pairs else np.zeros(0, np.int64) for j in (0, 1))

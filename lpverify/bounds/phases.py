@@ -68,8 +68,8 @@ class PhaseProgram:
 def with_phases(program: RegionProgram) -> PhaseProgram:
     """The program with a switched-off row for each ReLU that is not linear."""
     parts: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.int64),) * 5]
-    for k, chord in program.chords.items():
-        node, some = program.frame.network.nodes[k], chord.elements
+    for k, some in program.bent.items():
+        node = program.frame.network.nodes[k]
         if isinstance(node.op, Relu):
             i = node.inputs[0]
             define = program.definitions.get(i, np.full(len(program.columns[i]), -1))[some]

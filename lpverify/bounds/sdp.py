@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lpverify.bounds.lp import RowBounds
+from lpverify.bounds.lp import CostBound, RowBounds, rows_by
 from lpverify.bounds.moments import MomentProgram, moments
 from lpverify.bounds.safe import safe_moment_bound
 from lpverify.bounds.triangle import RegionProgram
@@ -17,7 +17,6 @@ from lpverify.errors import SolverError
 from lpverify.solvers.base import SdpBackend
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of what solvers claim
 def sdp_rows(
     program: RegionProgram, value: int, rows: np.ndarray, backend: SdpBackend, deadline: Deadline
 ) -> RowBounds:
@@ -33,18 +32,12 @@ def sdp_rows(
     Raises:
         UnsupportedError: The program is too large, or a value has no finite box.
     """
-    costs, constants = program.objective(value, rows)
-    lower, claimed = np.full(len(rows), -np.inf), np.full(len(rows), np.nan)
-    if not len(program.program.cost):
-        return RowBounds(lower, claimed)
-    built = moments(program)
-    for i, cost in enumerate(costs):
-        if deadline.passed:
-            break
-        bound, claim = _solve(built, cost, backend, deadline.remaining)
-        lower[i] = np.fmax(-np.inf, np.nextafter(bound + constants[i], -np.inf))
-        claimed[i] = claim + constants[i]
-    return RowBounds(lower, claimed)
+
+    def make() -> CostBound:
+        built = moments(program)
+        return lambda cost, seconds: _solve(built, cost, backend, seconds)
+
+    return rows_by(make, program, value, rows, deadline)
 
 
 def _solve(

@@ -52,23 +52,6 @@ class Expression:
 
 
 @dataclass(frozen=True)
-class Chord:
-    """Where the rows of one elementwise node are.
-
-    Attributes:
-        elements: Of the node's value, those that are not linear: `(u,)`.
-        lower: For each of its lines the rows of the elements, `(u,)`, -1 where the column's end says it all.
-        alpha: The mix of each line.
-        upper: The rows of the upper lines, one array a line.
-    """
-
-    elements: np.ndarray
-    lower: tuple[np.ndarray, ...]
-    alpha: tuple[float, ...]
-    upper: tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True)
 class RegionProgram:
     """The linear program of a region, without objective.
 
@@ -77,7 +60,7 @@ class RegionProgram:
         expressions: For each value.
         columns: For each value the columns of its elements, `(size,)`, -1 where it has none.
         definitions: For each value the rows that define its columns, `(size,)`, -1 where none does.
-        chords: For each elementwise node that is not linear.
+        bent: For each elementwise node the elements that are not linear, where there are any.
         frame: The boxes it was made of.
         complete: All nodes that are not linear are ReLUs: with their phases known the program is exact.
     """
@@ -86,7 +69,7 @@ class RegionProgram:
     expressions: dict[int, Expression]
     columns: dict[int, np.ndarray]
     definitions: dict[int, np.ndarray]
-    chords: dict[int, Chord]
+    bent: dict[int, np.ndarray]
     frame: Frame
     complete: bool
 
@@ -145,7 +128,7 @@ class _Builder:
         self.expressions = {0: Expression(identity, zero, zero)}
         self.columns = {0: np.arange(self.count)}
         self.definitions: dict[int, np.ndarray] = {}
-        self.chords: dict[int, Chord] = {}
+        self.bent: dict[int, np.ndarray] = {}
         self.complete = True
 
     def finish(self) -> RegionProgram:
@@ -156,7 +139,7 @@ class _Builder:
         low, high = (np.concatenate([e[j] for e in self.ends]) if self.ends else np.zeros(0) for j in (0, 1))
         ends = (np.concatenate(self.lower), np.concatenate(self.upper))
         program = LinearProgram(np.zeros(self.count), matrix, low, *ends, row_upper=high)
-        found = (self.expressions, self.columns, self.definitions, self.chords)
+        found = (self.expressions, self.columns, self.definitions, self.bent)
         return RegionProgram(program, *found, self.frame, self.complete)
 
     def _widen(self, m: Any) -> Any:
@@ -290,12 +273,11 @@ class _Builder:
         settled = Expression(settled.widen(self.count) + unit.matrix, settled.offset, settled.error)
         self.expressions[k] = settled
         family = op.family(frame.boxes[i])
-        below = [_line(v.lower_slope, v.lower_intercept, some) for _, v in family]
-        above = [_line(v.upper_slope, v.upper_intercept, some) for _, v in family]
-        lower = self._lines(operands, results, below, 1, frame.boxes[k].lower.reshape(-1)[some])
-        upper = self._lines(operands, results, above, -1, -frame.boxes[k].upper.reshape(-1)[some])
-        alpha = tuple(mix for mix, _ in family)
-        self.chords[k] = Chord(some, tuple(lower), alpha, tuple(upper))
+        below = [_line(v.lower_slope, v.lower_intercept, some) for v in family]
+        above = [_line(v.upper_slope, v.upper_intercept, some) for v in family]
+        self._lines(operands, results, below, 1, frame.boxes[k].lower.reshape(-1)[some])
+        self._lines(operands, results, above, -1, -frame.boxes[k].upper.reshape(-1)[some])
+        self.bent[k] = some
 
     def _lines(
         self,
@@ -304,25 +286,22 @@ class _Builder:
         lines: Sequence[tuple[np.ndarray, np.ndarray]],
         side: int,
         end: np.ndarray,
-    ) -> list[np.ndarray]:
+    ) -> None:
         """Rows `side (result - slope operand) >= side intercept`, each line once, where the ends say less."""
-        found: list[np.ndarray] = []
         seen: list[tuple[np.ndarray, np.ndarray]] = []
         for s, t in lines:
             new = np.isfinite(s) & np.isfinite(t) & ~((s == 0) & (side * t <= end))
             for s0, t0 in seen:
                 new &= (s != s0) | (t != t0)
             seen.append((s, t))
-            rows, at = np.full(len(s), -1), np.flatnonzero(new)
+            at = np.flatnonzero(new)
             if len(at):
                 index = np.arange(len(at))
                 where = (np.concatenate([index, index]), np.concatenate([results[at], operands[at]]))
                 values = np.concatenate([np.ones(len(at)), -s[at]])
                 matrix = self.sparse.csr_array((values, where), shape=(len(at), self.count))
                 free = np.full(len(at), side * np.inf)
-                rows[at] = self._row(matrix, *((t[at], free) if side > 0 else (free, t[at])))
-            found.append(rows)
-        return found
+                self._row(matrix, *((t[at], free) if side > 0 else (free, t[at])))
 
     def _settled(self, k: int, op: ElementwiseOp, mask: np.ndarray) -> Expression:
         """The value where the function is linear on the box, zero elsewhere."""

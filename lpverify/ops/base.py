@@ -176,10 +176,9 @@ class ElementwiseOp(Op):
     def relax(self, box: Box, alpha: Array | None) -> Lines:
         """Lines on the box `(B, *shape)`; `alpha` in [0, 1] moves the lower line, None: adaptive."""
 
-    def family(self, box: Box) -> list[tuple[float, Lines]]:
-        """Several lines on the box, each with its mix: those that hold together in a linear program."""
-        xp = namespace(box.lower)
-        return [(mix, self.relax(box, xp.full_like(box.lower, mix))) for mix in self.mixes]
+    def family(self, box: Box) -> list[Lines]:
+        """Several lines on the box, which hold together in a linear program."""
+        return [self.relax(box, namespace(box.lower).full_like(box.lower, mix)) for mix in self.mixes]
 
     @abstractmethod
     def derivative(self, x: Array) -> Array:

@@ -164,10 +164,10 @@ class SmoothOp(ElementwiseOp):
         """Supporting lines; `alpha` 0 and 1: smallest and largest slope in the box, 1/2: the adaptive one."""
         return self._relaxed(box, alpha, None)
 
-    def family(self, box: Box) -> list[tuple[float, Lines]]:
+    def family(self, box: Box) -> list[Lines]:
         """Lines of several slopes, above as well as below."""
         full = namespace(box.lower).full_like
-        return [(m, self._relaxed(box, full(box.lower, m), full(box.lower, m))) for m in self.mixes]
+        return [self._relaxed(box, full(box.lower, m), full(box.lower, m)) for m in self.mixes]
 
     def _relaxed(self, box: Box, alpha: Array | None, top_alpha: Array | None) -> Lines:
         low, high = to_double(box.lower), to_double(box.upper)

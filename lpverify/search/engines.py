@@ -24,6 +24,7 @@ from lpverify.problem import Problem
 from lpverify.search.bab import Engine
 from lpverify.search.branching import mixed_split, neurons_first
 from lpverify.search.layout import Plan
+from lpverify.search.lp import MOST_ALTERNATIVES
 from lpverify.solvers.highs import Highs
 
 ROOT_ASCENT = 10  # steps in alpha for the boxes of the root
@@ -35,7 +36,7 @@ FORWARD_ELEMENTS = 2**24  # slopes of the widest value in a forward pass, at mos
 BATCH_ELEMENTS = 200_000  # elements of nonlinear nodes in one batch; without backward bounds ten times that
 SHALLOW = Plan(inputs=False, steps=10, ahead=32, splits=64, cuts=0)  # one hidden layer, many inputs
 MOST_COLUMNS, MOST_WORK = 6000, 20_000_000  # of networks whose regions are put into linear programs
-FEW_ALTERNATIVES, MOST_ALTERNATIVES = 16, 1024
+FEW_ALTERNATIVES = 16
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 
