@@ -17,12 +17,11 @@ from lpverify.bounds.evaluate import (
     Batch,
     Evaluation,
     case_forms,
-    columns_of,
     double_precision,
     evaluate,
     to_numpy,
 )
-from lpverify.bounds.farkas import alternatives, combination_bound, necessary
+from lpverify.bounds.farkas import alternatives, combination_bound, necessary, open_alternatives
 from lpverify.bounds.halfspaces import HalfSpaces, shrink, table_of
 from lpverify.bounds.phase_proof import AlternativePrograms, holds
 from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch
@@ -175,13 +174,9 @@ class _Checker:
     def _trees_hold(self, item: Subproblem, trees: Sequence[PhaseTree], evaluation: Evaluation) -> bool:
         """Whether every alternative is refuted by the bounds of its atoms or by a tree of phases."""
         case = self.problem.cases[item.case]
-        wanted = alternatives(self.problem, item.case, MOST_ALTERNATIVES)
-        if wanted is None:
-            return False
-        values = evaluation.lower[0][columns_of(self.problem, item.case)]
+        left = open_alternatives(self.problem, item.case, evaluation.lower[0], MOST_ALTERNATIVES)
         known = {tree.atoms: tree for tree in trees}
-        left = [a for a in wanted if not any(values[i] > case.bounds[i] for i in a)]
-        if any(a not in known for a in left):
+        if left is None or any(a not in known for a in left):
             return False
         programs = AlternativePrograms(evaluation.frame, case)
         return all(holds(programs, known[a]) for a in left)

@@ -112,3 +112,19 @@ def alternatives(problem: Problem, case: int, most: int) -> list[tuple[int, ...]
 
     found = problem.cases[case].condition.fold(leaf, both, either)
     return found if len(found) <= most else None
+
+
+def open_alternatives(
+    problem: Problem, case: int, lower: np.ndarray, most: int
+) -> list[tuple[int, ...]] | None:
+    """Those that no single atom refutes, by certified lower bounds `(F,)` of the case's forms.
+
+    The one whose bounds are lowest comes first. None if there are more than `most` alternatives.
+    """
+    found = alternatives(problem, case, most)
+    if found is None:
+        return None
+    values = lower[columns_of(problem, case)]
+    bounds = problem.cases[case].bounds
+    left = [a for a in found if not any(values[i] > bounds[i] for i in a)]
+    return sorted(left, key=lambda a: max(float(values[i] - bounds[i]) for i in a))

@@ -8,7 +8,7 @@ to one axis before they call an op. Ops hold weights, never bounds.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -77,9 +77,6 @@ class Planes:
     upper_first: Array
     upper_second: Array
     upper_intercept: Array
-
-
-Relaxation: TypeAlias = Lines | Planes
 
 
 class AffineOp(Op):

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lpverify.bounds.evaluate import columns_of, double_precision, evaluate
-from lpverify.bounds.farkas import alternatives
+from lpverify.bounds.evaluate import double_precision, evaluate
+from lpverify.bounds.farkas import open_alternatives
 from lpverify.bounds.phase_proof import AlternativePrograms
 from lpverify.bounds.subproblem import Subproblem, make_batch
 from lpverify.config import Deadline
+from lpverify.errors import InternalError
 from lpverify.multipliers import Effort
 from lpverify.problem import Problem
 from lpverify.proof import Leaf, PhaseTree
@@ -102,11 +103,10 @@ class LpSearch:
         self.tree.bounded(item.node, Effort("ibp"), False)
         evaluation = evaluate(self.problem, arithmetic, make_batch([item], arithmetic), Effort("ibp"))
         case = self.problem.cases[item.case]
-        values = evaluation.lower[0][columns_of(self.problem, item.case)] - case.bounds
-        programs = AlternativePrograms(evaluation.frame, case)
-        found = alternatives(self.problem, item.case, MOST_ALTERNATIVES) or []
-        left = [a for a in found if not any(values[i] > 0 for i in a)]
-        return programs, sorted(left, key=lambda a: max(float(values[i]) for i in a))
+        left = open_alternatives(self.problem, item.case, evaluation.lower[0], MOST_ALTERNATIVES)
+        if left is None:
+            raise InternalError("more alternatives than linear programs are made for")
+        return AlternativePrograms(evaluation.frame, case), left
 
     def _open(self, item: Subproblem) -> _Case:
         """The searches of a root."""
