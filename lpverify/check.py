@@ -6,8 +6,9 @@ the search computed is taken over except splits, effort levels and multipliers, 
 bound wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -24,13 +25,18 @@ from lpverify.bounds.evaluate import (
 from lpverify.bounds.farkas import alternatives, combination_bound, necessary, open_alternatives
 from lpverify.bounds.halfspaces import HalfSpaces, shrink, table_of
 from lpverify.bounds.phase_proof import AlternativePrograms, holds
+from lpverify.bounds.reduce import alternative_cases, reduce_again
 from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch
 from lpverify.interval import Array, Box
-from lpverify.multipliers import Effort, Multipliers
+from lpverify.multipliers import Effort, Multipliers, Schedule
 from lpverify.problem import Problem
 from lpverify.proof import Leaf, PhaseTree, Proof, ProofNode, covers
 
 MOST_ALTERNATIVES = 20_000
+MORE_STEPS = 2  # times the recorded ones: to prove stable what the search found so, in other arithmetic
+AGAIN = Schedule(steps=20)
+
+Ends: TypeAlias = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,10 @@ def check_proof(problem: Problem, proof: Proof) -> CheckReport:
 
 
 class _Checker:
-    def __init__(self, problem: Problem, proof: Proof) -> None:
-        self.problem, self.proof = problem, proof
+    """Walks one proof; `known` are boxes that hold on all of its regions."""
+
+    def __init__(self, problem: Problem, proof: Proof, known: Mapping[int, Ends] | None = None) -> None:
+        self.problem, self.proof, self.known = problem, proof, known or {}
         self.arithmetic: Arithmetic = double_precision(problem)
         self.table = table_of(problem)
         self.failures: list[str] = []
@@ -78,11 +86,41 @@ class _Checker:
         self.failures += [f"case {case} has no proof" for case in sorted(missing)]
         stack = []
         for k in roots:
-            box = self.problem.cases[self.proof.nodes[k].case].box
-            stack.append(Subproblem(k, self.proof.nodes[k].case, box.lower, box.upper))
+            case = self.proof.nodes[k].case
+            box = self.problem.cases[case].box
+            root = Subproblem(k, case, box.lower, box.upper, known=self.known)
+            if case in self.proof.reductions:
+                stack += self._reduced(root)
+            else:
+                stack.append(root)
         while stack:
             stack.extend(self._visit(stack.pop()))
         return CheckReport(self.leaves, tuple(self.failures))
+
+    def _reduced(self, root: Subproblem) -> list[Subproblem]:
+        """A root whose boxes come from reductions; those that a reduced network refutes are checked."""
+        node, efforts = self.proof.nodes[root.node], self.proof.reductions[root.case]
+        efforts = tuple(replace(e, ascent=MORE_STEPS * e.ascent, budget=float("inf")) for e in efforts)
+        evidence = None if node.leaf is None else node.leaf.reduction
+        box = Box(root.lower[None], root.upper[None])
+        kept = None if evidence is None or evidence.proof is None else evidence.kept
+        reduced = reduce_again(self.problem, self.arithmetic, box, efforts, kept)
+        if reduced is None:
+            self.failures.append(f"the reduced network of node {root.node} is another one")
+            return []
+        if reduced.empty:
+            return self._nothing(root, node)
+        if evidence is None:
+            known = {k: (b.lower[0], b.upper[0]) for k, b in reduced.boxes.items()}
+            return [replace(root, known=known)]
+        problem = alternative_cases(reduced.problem, root.case)
+        if problem is None or evidence.proof is None or evidence.proof.cases != len(problem.cases):
+            self.failures.append(f"the proof of node {root.node} is about something else")
+            return []
+        report = _Checker(problem, evidence.proof, reduced.known).run()
+        self.leaves += report.leaves
+        self.failures += [f"node {root.node}: {failure}" for failure in report.failures]
+        return []
 
     def _visit(self, item: Subproblem) -> list[Subproblem]:
         """Bounds one node again; checks it if it is a leaf, else returns its children."""
@@ -93,6 +131,10 @@ class _Checker:
         effort = replace(node.effort or Effort(), schedule=None)
         warm, rows = admissible(node.multipliers), self._rows(node)
         evaluation = evaluate(self.problem, self.arithmetic, batch, effort, warm, rows)
+        if node.leaf == Leaf() and warm is not None and not evaluation.refuted[0]:
+            # Other boxes at the root, by little, may want other multipliers, by little.
+            effort = replace(effort, schedule=AGAIN)
+            evaluation = evaluate(self.problem, self.arithmetic, batch, effort, warm, rows)
         box, empty = self._clipped(item, node, batch, evaluation)
         if node.leaf is not None:
             self.leaves += 1

@@ -80,6 +80,13 @@ class Case:
         """For each atom the position of its form in `distinct_forms`, `(k,)`."""
         return np.searchsorted(self.distinct_forms, self.forms)
 
+    def only(self, atoms: Sequence[int]) -> "Case":
+        """The case in which exactly these atoms have to hold together."""
+        chosen = np.asarray(atoms, np.int64)
+        code = (*((i, 0) for i in range(len(chosen))), (AND, len(chosen)))
+        parts = (self.forms[chosen], self.bounds[chosen], self.strict[chosen])
+        return Case(self.box, self.range, Condition(code), *parts)
+
     def refuted(self, lower: np.ndarray) -> np.ndarray:
         """Which subproblems have no solution, by certified lower bounds `(B, k)` of the atoms' forms."""
 

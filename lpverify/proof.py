@@ -3,7 +3,7 @@
 Nodes are kept in columns, because a search may make a million of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, overload
 
@@ -129,10 +129,25 @@ class Leaf:
     Attributes:
         combinations: One for each alternative, where the network is linear.
         trees: One for each alternative that the node's bounds do not refute.
+        reduction: A proof about the reduced network of the region, a root.
     """
 
     combinations: tuple[Combination, ...] | None = None
     trees: tuple[PhaseTree, ...] | None = None
+    reduction: "Reduction | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """What refutes a region by way of its reduced network (`bounds.reduce`).
+
+    Attributes:
+        kept: For each ReLU's operand the flat elements that remain.
+        proof: Its cases are the alternatives of the region's case; None: the region has no point at all.
+    """
+
+    kept: Mapping[int, np.ndarray]
+    proof: "Proof | None"
 
 
 @dataclass(slots=True)
@@ -294,11 +309,14 @@ class Proof:
         cases: How many cases the problem has; zero means that the input set is empty.
         nodes: Parents before children.
         recorded: Whether leaves carry what `check` needs.
+        reductions: For cases whose root starts from the boxes of reductions (`bounds.reduce`) their efforts,
+            each starting from the boxes of the one before.
     """
 
     cases: int
     nodes: Sequence[ProofNode]
     recorded: bool
+    reductions: Mapping[int, tuple[Effort, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kept = (

@@ -16,9 +16,11 @@ from lpverify.bounds.evaluate import (
     to_numpy,
 )
 from lpverify.bounds.propagate import Region
+from lpverify.bounds.reduce import Reduced, reduce
 from lpverify.bounds.subproblem import Subproblem, inherit
 from lpverify.config import Config
 from lpverify.errors import UnsupportedError
+from lpverify.interval import Box
 from lpverify.io.onnx import Model
 from lpverify.multipliers import Effort
 from lpverify.problem import Problem, compile_problem
@@ -39,13 +41,17 @@ from lpverify.search.engines import (
     dense_engines,
     few_inputs,
     rectifying,
+    reducible,
+    reduction_effort,
     shallow,
     suits_programs,
+    torch_float32,
     usable_cores,
 )
 from lpverify.search.lp import LpSearch
 from lpverify.search.milp import MilpSearch
 from lpverify.search.portfolio import Contestant, compete
+from lpverify.search.reduced import ReducedSearch
 from lpverify.search.tree import Tree
 from lpverify.solvers.highs import Highs
 from lpverify.verdict import Progress, Sat, Timeout, Unsat, Verdict, Witness
@@ -53,6 +59,7 @@ from lpverify.verdict import Progress, Sat, Timeout, Unsat, Verdict, Witness
 Report = Callable[[Progress], None]
 CANDIDATE_CASES = 64
 FIRST_SECONDS = 0.5  # of branch and bound by the kernel, before the gradient attack
+SEARCH_COEFFICIENTS = 2**22  # of one backward pass through a reduced network, held at a time
 ATTACKED_ELEMENTS = 200_000_000  # of all values, in all points of a gradient attack together
 
 
@@ -113,6 +120,12 @@ class _Ladder:
         if dense:
             return self._dense_search(dense[0])
         arithmetic = choose_arithmetic(self.problem, self.config)
+        if reducible(self.problem, self.roots):
+            return self._by_reduction(arithmetic)
+        return self._by_bounds(arithmetic, few)
+
+    def _by_bounds(self, arithmetic: Arithmetic, few: bool) -> Verdict:
+        """Linear bounds of the whole network, and the searches that start from them."""
         effort = bounding_effort(self.problem, self.config, ROOT_SHARE)
         verdict = self._sweep(arithmetic, effort, "linear bounds")
         if verdict is not None:
@@ -125,6 +138,53 @@ class _Ladder:
             if verdict is not None:
                 return verdict
         return compete(self._contestants(arithmetic, few), self.config.deadline)
+
+    def _by_reduction(self, arithmetic: Arithmetic) -> Verdict:
+        """The only root's reduced network; without a verdict again, from optimised boxes, and searched."""
+        plain = reduction_effort(self.config, 0)
+        reduced = reduce(self.problem, arithmetic, self._root_box(arithmetic), plain)
+        if reduced is None:
+            return self._by_bounds(arithmetic, few_inputs(self.problem, self.config))
+        search = self._reduced_search(reduced, (plain,))
+        verdict = search.run(self.config.deadline, rounds=1)
+        if not isinstance(verdict, Timeout):
+            return verdict
+        witness = self._attack(arithmetic)
+        if witness is not None:
+            return Sat(witness, self._progress("attack"))
+        return compete(self._reduced_contestants(reduced, plain), self.config.deadline)
+
+    def _root_box(self, arithmetic: Arithmetic) -> Box:
+        return arithmetic.box(self.roots[0].lower[None], self.roots[0].upper[None])
+
+    def _reduced_search(self, reduced: Reduced, efforts: tuple[Effort, ...]) -> ReducedSearch:
+        tree = self._reduced_tree(efforts)
+        return ReducedSearch(self.problem, self.roots[0], reduced, self.replay, tree, Highs(), self.report)
+
+    def _reduced_tree(self, efforts: tuple[Effort, ...]) -> Tree:
+        """A copy of the tree in which the root starts from the boxes of reductions."""
+        tree = deepcopy(self.tree)
+        tree.bounded(self.roots[0].node, Effort("ibp"), False)
+        tree.reductions[self.roots[0].case] = efforts
+        return tree
+
+    def _reduced_contestants(self, plain: Reduced, first: Effort) -> Iterator[Contestant]:
+        """The searches that start from optimised boxes; the first ones from what is known already."""
+        arithmetic = torch_float32(self.problem, SEARCH_COEFFICIENTS)
+        boxes = {
+            k: Box(*map(arithmetic.place, map(to_numpy, (b.lower, b.upper)))) for k, b in plain.boxes.items()
+        }
+        efforts = (first, reduction_effort(self.config, ROOT_ASCENT))
+        reduced = reduce(self.problem, arithmetic, self._root_box(arithmetic), efforts[1], boxes)
+        if reduced is None:  # undefined numbers in single precision
+            yield from self._contestants(arithmetic, False)
+            return
+        yield self._reduced_search(reduced, efforts)
+        if suits_programs(self.problem, self.roots) and not reduced.empty:
+            known = {k: (to_numpy(b.lower)[0], to_numpy(b.upper)[0]) for k, b in reduced.boxes.items()}
+            roots = [replace(self.roots[0], known=known)]
+            tree = self._reduced_tree(efforts)
+            yield LpSearch(self.problem, self.replay, tree, roots, self.threads, self.report)
 
     def _progress(self, stage: str) -> Progress:
         margin = min((r.margin for r in self.roots), default=float("inf"))

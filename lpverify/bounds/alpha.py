@@ -14,6 +14,7 @@ from math import prod
 from lpverify.bounds.frame import CentredLines, Frame, centre_lines
 from lpverify.bounds.linear import LinearBound, Sides, Trace, backward, centre_value
 from lpverify.bounds.lines import row_lines
+from lpverify.bounds.relu_ascent import ReluAscent, applies
 from lpverify.interval import Array, namespace
 from lpverify.multipliers import Multipliers, Schedule
 from lpverify.network import repeat
@@ -89,6 +90,12 @@ def optimise(
     Returns:
         The best linear bounds row by row, their values `(B, R)`, their multipliers, and the last trace.
     """
+    value = frame.network.output if value is None else value
+    if frame.ball is None and applies(frame.network, value):
+        found = _relu_ascent(frame, rows, value, splits).climb(start, schedule, done).multipliers
+        trace = Trace()
+        linear = bound_rows(frame, rows, found, splits, trace, value)
+        return linear, linear.concretize(frame.boxes[0]), found, trace
     xp = namespace(rows)
     alpha, beta = dict(start.alpha), dict(start.beta)
     moments: dict[tuple[str, int], tuple[Array, Array]] = {}
@@ -111,6 +118,13 @@ def optimise(
                 values[k] = xp.clip(values[k] + (rate * speed) * move, 0.0, 1.0 if kind == "alpha" else None)
     assert best is not None
     return best
+
+
+def _relu_ascent(frame: Frame, rows: Array, value: int, splits: Mapping[int, Sides]) -> ReluAscent:
+    """The relaxed problem of some rows over a frame's boxes."""
+    operands = (frame.network.nodes[k].inputs[0] for k in frame.lines)
+    boxes = {i: frame.coefficient_box(i) for i in operands}
+    return ReluAscent(frame.network, rows, value, frame.coefficient_box(0), boxes, splits)
 
 
 def _better(old: Best, new: Best, xp: object) -> Best:

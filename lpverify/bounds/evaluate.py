@@ -5,7 +5,7 @@ bounds, and it does so only with certified ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -45,6 +45,12 @@ class Arithmetic:
     def box(self, lower: np.ndarray, upper: np.ndarray) -> Box:
         """A float64 box placed there."""
         return Box(self.place(lower), self.place(upper))
+
+    def for_network(self, network: Network) -> "Arithmetic":
+        """The same for another network, whose weights are NumPy float64."""
+        kind = np.float64 if self.like.dtype.itemsize == 8 else np.float32
+        network, reference = network.convert(self.place, kind), network.convert(self.place)
+        return replace(self, network=network, reference=reference)
 
     def array(self, values: np.ndarray) -> Array:
         """Numbers in the type of the coefficients, to nearest."""

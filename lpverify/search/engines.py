@@ -11,6 +11,7 @@ from lpverify.bounds.evaluate import Arithmetic, double_precision
 from lpverify.bounds.farkas import alternatives
 from lpverify.bounds.forward import NEGLIGIBLE
 from lpverify.bounds.halfspaces import Table, table_of
+from lpverify.bounds.reduce import alternative_cases
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.config import Config
 from lpverify.interval import Array
@@ -29,6 +30,7 @@ from lpverify.solvers.highs import Highs
 
 ROOT_ASCENT = 10  # steps in alpha for the boxes of the root
 WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
+DENSE_WORK_PER_SECOND = 4e10  # of products of matrices
 ROOT_SHARE, NODE_SHARE = 0.25, 0.1  # of the time left, for the boxes of one batch
 FORWARD_BESIDE = 100.0  # gain from which a forward pass is worth its time beside backward bounds
 FORWARD_ALONE = 200.0  # and from which it replaces them
@@ -105,6 +107,19 @@ class DenseEngine:
 def rectifying(network: Network) -> bool:
     """Whether all nonlinear nodes are ReLUs: their lines cost nothing to move."""
     return all(isinstance(n.op, (AffineOp, Relu)) for n in network.nodes[1:])
+
+
+def reducible(problem: Problem, roots: Sequence[Subproblem]) -> bool:
+    """Whether one root is left, of a few alternatives, of a network of stacked ReLUs: see `bounds.reduce`."""
+    if len(roots) != 1 or not rectifying(problem.network) or shallow(problem):
+        return False
+    return alternative_cases(problem, roots[0].case) is not None
+
+
+def reduction_effort(config: Config, ascent: int) -> Effort:
+    """Backward bounds of unstable neurons through the reduced network, optimised or not."""
+    budget = DENSE_WORK_PER_SECOND * ROOT_SHARE * min(config.deadline.remaining, 1e6)
+    return Effort("crown", budget=budget, ascent=ascent)
 
 
 def few_inputs(problem: Problem, config: Config) -> bool:

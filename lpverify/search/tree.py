@@ -18,12 +18,14 @@ class Tree:
     Attributes:
         closed: How many nodes are refuted.
         volume: What they stand for, a case counting 1.
+        reductions: As in `Proof`.
     """
 
     record: bool
     nodes: NodeTable = field(default_factory=NodeTable)
     closed: int = 0
     volume: float = 0.0
+    reductions: dict[int, tuple[Effort, ...]] = field(default_factory=dict)
 
     def root(self, case: int) -> int:
         """Adds the root of a case."""
@@ -84,7 +86,7 @@ class Tree:
 
     def proof(self, cases: int) -> Proof:
         """The finished proof; raises if anything is open."""
-        return Proof(cases, self.nodes, self.record)
+        return Proof(cases, self.nodes, self.record, dict(self.reductions))
 
 
 @dataclass

@@ -1,0 +1,235 @@
+"""Branch and bound over ReLU phases of a reduced network: products of dense matrices, many subproblems at a time.
+
+Accepts: problems whose network is `bounds.reduce`'s, whose cases have one alternative each.
+Method: depth first in batches with best-bound restarts. Each batch ascends in alpha and beta from the
+parents' multipliers over boxes that are fixed at the root but for the phases (Wang et al. 2021,
+arXiv:2103.06624); the neuron that the relaxation loosens most at the point where the bound is attained is
+split. All that is for proposals, in single precision.
+Guarantee: a subproblem is closed only after its bound was computed again with its multipliers and every
+rounding error (`bounds.evaluate`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lpverify.bounds.evaluate import Arithmetic, Batch, evaluate, to_numpy, unit_rows
+from lpverify.bounds.propagate import Region
+from lpverify.bounds.relu_ascent import Ascended, ReluAscent
+from lpverify.bounds.subproblem import Subproblem
+from lpverify.config import Deadline
+from lpverify.interval import Array, Box, namespace, to_type_down, to_type_up
+from lpverify.multipliers import Effort, Schedule
+from lpverify.problem import Problem
+from lpverify.search.attack import Replay, try_points
+from lpverify.search.phase_layout import PhaseLayout
+from lpverify.search.pool import Columns, Pool
+from lpverify.search.tree import Tree
+from lpverify.verdict import Progress, Sat, Timeout, Unknown, Verdict, Witness
+
+STEPS, ROOT_STEPS = 10, 40  # of ascent
+ELEMENTS = 4_000_000  # coefficients of one batch
+MOST = 512  # subproblems of one batch
+RESTART_EVERY = 16  # rounds between best-bound restarts
+CANDIDATES = 2  # points that are tried a round
+SHARE = 0.1  # of the intercept score, beside the gap at the point
+
+
+@dataclass
+class ReluSearch:
+    """The state of one run; see the module.
+
+    Attributes:
+        problem: What is decided.
+        arithmetic: For it, single precision.
+        replay: Turns points into witnesses.
+        tree: Where the proof grows.
+        waiting: Roots.
+        report: Called with the progress.
+        rest: Subproblems without unstable neurons that are still open.
+    """
+
+    problem: Problem
+    arithmetic: Arithmetic
+    replay: Replay
+    tree: Tree
+    waiting: Sequence[Subproblem]
+    report: Callable[[Progress], None] = lambda progress: None
+    rest: list[Subproblem] = field(default_factory=list)
+    rounds: int = 0
+    bounded: int = 0
+    layout: PhaseLayout = field(init=False)
+    pool: Pool = field(init=False)
+
+    def __post_init__(self) -> None:
+        cases = self.problem.cases
+        rows = max(len(case.distinct_forms) for case in cases)
+        network = self.arithmetic.network
+        self.layout = PhaseLayout(network, self.arithmetic, self.waiting[0].known, rows)
+        self.pool = Pool(self.layout.shapes())
+        self.effort = Effort("ibp")
+        self.forms = np.stack([np.resize(case.distinct_forms, rows) for case in cases])
+        self.bounds = np.full((len(cases), rows), np.inf)
+        for own, case in zip(self.bounds, cases, strict=True):
+            np.minimum.at(own, case.columns, case.bounds)
+        self.box = self.arithmetic.box(self.waiting[0].lower[None], self.waiting[0].upper[None])
+        width = max(network.nodes[-2].shape[0], 1)
+        self.most = int(np.clip(ELEMENTS // (rows * width), 1, MOST))
+
+    def run(self, deadline: Deadline, rounds: int | None = None) -> Verdict:
+        """Refutes all subproblems, or finds a counterexample, or says how far it came; can be resumed.
+
+        Args:
+            deadline: Then it ends.
+            rounds: And after so many batches.
+        """
+        if self.waiting:
+            self.pool.push(self.layout.roots(self.waiting))
+            self.waiting = ()
+        while len(self.pool):
+            if deadline.passed or rounds == 0:
+                return Timeout(self.progress())
+            rounds = None if rounds is None else rounds - 1
+            witness = self._round()
+            if witness is not None:
+                return Sat(witness, self.progress())
+            self.report(self.progress())
+        if self.rest:
+            return Unknown(f"{len(self.rest)} subproblem(s) need linear programs", self.progress())
+        return self.tree.verdict(len(self.problem.cases), 0, self.progress())
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        margin = float(self.pool.column("margin").min(initial=np.inf))
+        return Progress(self.tree.closed, len(self.pool) + len(self.rest), margin, "branch and bound")
+
+    def _round(self) -> Witness | None:
+        """Bounds a batch, closes what is refuted and splits the rest."""
+        self.rounds += 1
+        if self.rounds % RESTART_EVERY == 0:
+            self.pool.reorder(np.argsort(-self.pool.column("margin"), kind="stable"))
+        items = self.pool.take(self.most)
+        self.bounded += len(items["node"])
+        found = self._ascend(items)
+        margins = to_numpy(found.value) - self.bounds[items["case"]]
+        row, margin = margins.argmax(axis=1), margins.max(axis=1)
+        refuted = self._close(items, found, np.flatnonzero(margin > 0))
+        left = np.flatnonzero(~refuted)
+        if not len(left):
+            return None
+        witness = self._candidates(items, found, left, row, margin)
+        if witness is None:
+            self._split(items, found, left, row, margin)
+        return witness
+
+    def _ascend(self, items: Columns) -> Ascended:
+        """Proposals for the batch; the columns get the multipliers."""
+        layout, arithmetic = self.layout, self.arithmetic
+        sign = arithmetic.place(items["sign"])
+        low, high = layout.ends(sign)
+        like, sides = arithmetic.like, layout.sides(sign)
+        boxes = layout.boxes(to_type_down(low, like), to_type_up(high, like))
+        box = Box(to_type_down(self.box.lower, like), to_type_up(self.box.upper, like))
+        bounds = self.bounds[items["case"]]
+
+        def done(value: Array) -> bool:
+            return bool((to_numpy(value) > bounds).any(axis=1).all())
+
+        network = arithmetic.network
+        ascent = ReluAscent(network, self._seeds(items), network.output, box, boxes, sides)
+        steps = ROOT_STEPS if (items["sign"] == 0).all() else STEPS
+        found = ascent.climb(layout.multipliers(items, sides), Schedule(steps=steps), done)
+        layout.store(items, found.multipliers)
+        return found
+
+    def _seeds(self, items: Columns) -> Array:
+        return unit_rows(self.forms[items["case"]], self.arithmetic)
+
+    def _close(self, items: Columns, found: Ascended, chosen: np.ndarray) -> np.ndarray:
+        """Bounds the chosen ones again with all rounding covered; closes what that refutes."""
+        refuted, nodes = np.zeros(len(items["node"]), bool), items["node"]
+        numbers = self.tree.nodes.column("effort")
+        numbers[nodes] = self.tree.nodes.effort_number(self.effort)
+        if not len(chosen):
+            return refuted
+        part = {name: column[chosen] for name, column in items.items()}
+        sign = self.arithmetic.place(part["sign"])
+        xp, count = namespace(sign), len(chosen)
+        box = Box(*(xp.broadcast_to(end, (count, end.shape[1])) for end in (self.box.lower, self.box.upper)))
+        region = Region(box, self.layout.boxes(*self.layout.ends(sign)))
+        batch = Batch(part["case"], region, self.layout.sides(sign))
+        warm = found.multipliers.rows(chosen)
+        rows = np.stack(
+            [
+                np.resize(np.arange(len(self.problem.cases[c].distinct_forms)), self.layout.rows)
+                for c in part["case"]
+            ]
+        )
+        evaluation = evaluate(self.problem, self.arithmetic, batch, self.effort, warm, rows)
+        for i in np.flatnonzero(evaluation.refuted):
+            if self.tree.record:
+                self.tree.note(int(nodes[chosen[i]]), warm.rows(i), rows[i])
+            refuted[chosen[i]] = True
+        self.tree.close_all(nodes[refuted])
+        return refuted
+
+    def _candidates(
+        self, items: Columns, found: Ascended, left: np.ndarray, row: np.ndarray, margin: np.ndarray
+    ) -> Witness | None:
+        """The points at which the worst bounds are attained."""
+        for i in left[np.argsort(margin[left])[:CANDIDATES]]:
+            point = to_numpy(found.primal[0][int(i), int(row[i])]).astype(np.float64)[None]
+            point = np.clip(point, *(to_numpy(end) for end in (self.box.lower, self.box.upper)))
+            witness = try_points(self.problem, int(items["case"][i]), point, self.replay, most=1)
+            if witness is not None:
+                return witness
+        return None
+
+    def _split(
+        self, items: Columns, found: Ascended, left: np.ndarray, row: np.ndarray, margin: np.ndarray
+    ) -> None:
+        """Pushes both children of each subproblem that has an unstable neuron."""
+        scores = to_numpy(self._scores(items, found, left, row))
+        neuron = scores.argmax(axis=1)
+        closed = scores[np.arange(len(left)), neuron] < 0
+        self.rest += [self._single(items, int(i)) for i in left[closed]]
+        left, neuron = left[~closed], neuron[~closed]
+        parents = {name: column[left] for name, column in items.items()}
+        parents["margin"] = margin[left]
+        children = [self._children(parents, neuron, upper) for upper in (False, True)]
+        both = {name: np.concatenate([c[name] for c in children]) for name in parents}
+        order = np.argsort(-both["margin"], kind="stable")
+        self.pool.push({name: column[order] for name, column in both.items()})
+
+    def _children(self, parents: Columns, neuron: np.ndarray, upper: bool) -> Columns:
+        child = self.layout.children(parents, neuron, upper)
+        child["node"] = self.tree.children(parents["node"], **self.layout.tree_columns(neuron, upper))
+        return child
+
+    def _single(self, items: Columns, i: int) -> Subproblem:
+        lower, upper = (to_numpy(end)[0] for end in (self.box.lower, self.box.upper))
+        return replace(self.layout.single(items, i), lower=lower, upper=upper)
+
+    def _scores(self, items: Columns, found: Ascended, left: np.ndarray, row: np.ndarray) -> Array:
+        """What each neuron's lines lose at the point where the worst row's bound is attained; -1: stable."""
+        layout = self.layout
+        chosen = (left, row[left])
+        a = layout.joined({k: found.coefficients[k][chosen] for k in layout.relus}, layout.relus)
+        z = layout.joined({v: found.primal[v][chosen] for v in layout.values}, layout.values)
+        alpha = layout.joined({k: found.multipliers.alpha[k][chosen] for k in layout.relus}, layout.relus)
+        low, high = layout.ends(self.arithmetic.place(items["sign"][left]))
+        return scores(a, z, alpha, low, high)
+
+
+def scores(a: Array, z: Array, alpha: Array, low: Array, high: Array) -> Array:
+    """Branching scores of neurons from coefficients on their results, all `(B, neurons)`."""
+    xp = namespace(a)
+    unstable = (low < 0) & (high > 0)
+    width = xp.where(unstable, high - low, xp.ones_like(low))
+    upper = high * (z - low) / width
+    rectified = xp.clip(z, 0.0, None)
+    gap = xp.where(a < 0, -a * (upper - rectified), a * (rectified - alpha * z))
+    intercept = -low * high / width
+    fallback = xp.where(a < 0, -a * intercept, a * 0.5 * xp.minimum(-low, high)) + 1e-9 * intercept
+    return xp.where(unstable, gap + SHARE * fallback, -xp.ones_like(gap))
