@@ -140,6 +140,14 @@ class ReluAscent:
         found = Multipliers({**start.alpha, **best[1].alpha}, {**start.beta, **best[1].beta})
         return Ascended(best[0], found, coefficients, primal)
 
+    def values(self, multipliers: Multipliers) -> Array:
+        """The bounds `(B, R)` with these multipliers, by a backward pass alone."""
+        alpha = {k: self._fixed(k, v) for k, v in multipliers.alpha.items() if k in self.lines}
+        beta = {k: v for k, v in multipliers.beta.items() if k in self.signs}
+        xp, constant = namespace(self.rows), _Constant()
+        *_, a = self._backward(alpha, beta, constant)
+        return constant.total if a is None else constant.total + _sum(a, xp.where(a > 0, *self.ends))
+
     def _beyond(self, k: int, primal: Mapping[int, Array]) -> Array:
         """How far a split value is from the point of its split."""
         return primal[k] - self.points[k] if k in self.points else primal[k]
@@ -153,29 +161,44 @@ class ReluAscent:
         self, alpha: Mapping[int, Array], beta: Mapping[int, Array]
     ) -> tuple[Array, dict[int, Array], dict[int, Array]]:
         """Bounds `(B, R)`, coefficients on the ReLUs' results and the point where the bounds are attained."""
+        xp = namespace(self.rows)
+        coefficients, slopes, a = self._backward(alpha, beta, None)
+        corner = xp.broadcast_to(self.ends[0], (*self.rows.shape[:2], self.ends[0].shape[2]))
+        corner = corner if a is None else xp.where(a > 0, *self.ends)
+        primal = self._primal(corner, coefficients, slopes)
+        return self._value(primal, beta), coefficients, primal
+
+    def _backward(
+        self, alpha: Mapping[int, Array], beta: Mapping[int, Array], constant: "_Constant | None"
+    ) -> tuple[dict[int, Array], dict[int, Array], Array | None]:
+        """Coefficients on the ReLUs' results, the slopes they take, and coefficients on the inputs."""
         xp, nodes = namespace(self.rows), self.network.nodes
-        pending, coefficients, slopes = {self.value: self.rows}, {}, {}
+        pending, coefficients, slopes = {self.value: self.rows}, dict[int, Array](), dict[int, Array]()
         for k in reversed(self.order):
             a = pending.pop(k, None)
             if k in beta:
                 term = beta[k] * -self.signs[k]
                 a = term if a is None else a + term
+                if constant is not None and k in self.points:
+                    constant.add(-term, self.points[k])
             if a is None:
                 continue
+            op = nodes[k].op
             if k in self.lines:
                 coefficients[k] = a
                 slopes[k] = xp.where(a < 0, self.lines[k].slope, alpha[k])
                 parts = (a * slopes[k],)
+                if constant is not None:
+                    constant.add(a.clip(None, 0.0), self.lines[k].intercept)
             else:
-                flat = nodes[k].op.adjoint(a.reshape((-1, *a.shape[2:])))  # type: ignore[union-attr]
+                assert isinstance(op, AffineOp)
+                flat = op.adjoint(a.reshape((-1, *a.shape[2:])))
                 parts = tuple(p.reshape((*a.shape[:2], *p.shape[1:])) for p in flat)
+                if constant is not None and op.offset is not None:
+                    constant.add(a, op.offset)
             for i, part in zip(nodes[k].inputs, parts, strict=True):
                 pending[i] = pending[i] + part if i in pending else part
-        a = pending.get(0)
-        corner = xp.broadcast_to(self.ends[0], (*self.rows.shape[:2], self.ends[0].shape[2]))
-        corner = corner if a is None else xp.where(a > 0, *self.ends)
-        primal = self._primal(corner, coefficients, slopes)
-        return self._value(primal, beta), coefficients, primal
+        return coefficients, slopes, pending.get(0)
 
     def _primal(
         self, corner: Array, coefficients: Mapping[int, Array], slopes: Mapping[int, Array]
@@ -197,14 +220,9 @@ class ReluAscent:
 
     def _value(self, primal: Mapping[int, Array], beta: Mapping[int, Array]) -> Array:
         """The Lagrangian at the point."""
-        xp, lead = namespace(self.rows), self.rows.shape[:2]
-
-        def total(a: Array, v: Array) -> Array:
-            return xp.sum((a * v).reshape((*lead, -1)), axis=2, dtype=xp.float64)
-
-        value = total(self.rows, primal[self.value])
+        value = _sum(self.rows, primal[self.value])
         for k, array in beta.items():
-            value = value - total(array * self.signs[k], self._beyond(k, primal))
+            value = value - _sum(array * self.signs[k], self._beyond(k, primal))
         return value
 
     def _best(
@@ -224,6 +242,21 @@ class ReluAscent:
             for k, array in new.items():
                 old[k][better] = array[better]
         return xp.where(better, value, best[0]), best[1]
+
+
+@dataclass
+class _Constant:
+    """The constant of a backward pass, `(B, R)` float64."""
+
+    total: Array = 0.0
+
+    def add(self, a: Array, v: Array) -> None:
+        self.total = self.total + _sum(a, v)
+
+
+def _sum(a: Array, v: Array) -> Array:
+    """`a . v` over the value axes, `(B, R)` float64."""
+    return namespace(a).sum((a * v).reshape((*a.shape[:2], -1)), axis=2, dtype=namespace(a).float64)
 
 
 def _ascend(

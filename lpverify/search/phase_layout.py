@@ -79,8 +79,12 @@ class PhaseLayout:
         place = np.searchsorted(self.firsts, neuron, side="right") - 1
         element = neuron - self.firsts[place]
         return {
-            "kind": 2, "value": np.array(self.values)[place], "element": element,
-            "point": 0.0, "upper": upper, "above": True,
+            "kind": 2,
+            "value": np.array(self.values)[place],
+            "element": element,
+            "point": 0.0,
+            "upper": upper,
+            "above": True,
         }
 
     def ends(self, sign: Array) -> tuple[Array, Array]:

@@ -59,7 +59,9 @@ class ReducedSearch:
         ends, known = (self.root.lower, self.root.upper), self.reduced.known
         roots = [Subproblem(self.inner.root(i), i, *ends, known=known) for i in range(len(problem.cases))]
         arithmetic = self.reduced.arithmetic
-        self.phases = ReluSearch(problem, arithmetic, self._replay, self.inner, roots, self.report)
+        phases = roots if known else []  # without unstable neurons the network is linear
+        self.phases = ReluSearch(problem, arithmetic, self._replay, self.inner, phases, self.report)
+        self.phases.rest += roots if not known else []
 
     def _replay(self, point: np.ndarray, case: int) -> Witness | None:
         return self.replay(point, self.root.case)

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lpverify.bounds.evaluate import Arithmetic, Batch, evaluate, to_numpy, unit_rows
+from lpverify.bounds.evaluate import Arithmetic, Batch, evaluate, slices, to_numpy, unit_rows
 from lpverify.bounds.propagate import Region
 from lpverify.bounds.relu_ascent import Ascended, ReluAscent
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.config import Deadline
 from lpverify.interval import Array, Box, namespace, to_type_down, to_type_up
-from lpverify.multipliers import Effort, Schedule
+from lpverify.multipliers import Effort, Multipliers, Schedule
 from lpverify.problem import Problem
 from lpverify.search.attack import Replay, try_points
 from lpverify.search.phase_layout import PhaseLayout
@@ -28,6 +28,7 @@ from lpverify.search.pool import Columns, Pool
 from lpverify.search.tree import Tree
 from lpverify.verdict import Progress, Sat, Timeout, Unknown, Verdict, Witness
 
+AHEAD, SECOND = 16, 0.1  # neurons that are tried, and what the second child counts
 STEPS, ROOT_STEPS = 10, 40  # of ascent
 ELEMENTS = 4_000_000  # coefficients of one batch
 MOST = 512  # subproblems of one batch
@@ -60,22 +61,24 @@ class ReluSearch:
     rounds: int = 0
     bounded: int = 0
     layout: PhaseLayout = field(init=False)
-    pool: Pool = field(init=False)
+    pool: Pool = field(default_factory=lambda: Pool({}))
 
     def __post_init__(self) -> None:
-        cases = self.problem.cases
+        cases, network = self.problem.cases, self.arithmetic.network
         rows = max(len(case.distinct_forms) for case in cases)
-        network = self.arithmetic.network
-        self.layout = PhaseLayout(network, self.arithmetic, self.waiting[0].known, rows)
-        self.pool = Pool(self.layout.shapes())
         self.effort = Effort("ibp")
         self.forms = np.stack([np.resize(case.distinct_forms, rows) for case in cases])
+        self.places = np.stack([np.resize(np.arange(len(c.distinct_forms)), rows) for c in cases])
         self.bounds = np.full((len(cases), rows), np.inf)
         for own, case in zip(self.bounds, cases, strict=True):
             np.minimum.at(own, case.columns, case.bounds)
-        self.box = self.arithmetic.box(self.waiting[0].lower[None], self.waiting[0].upper[None])
-        width = max(network.nodes[-2].shape[0], 1)
-        self.most = int(np.clip(ELEMENTS // (rows * width), 1, MOST))
+        widest = max(node.shape[0] for node in network.nodes)
+        self.most = int(np.clip(ELEMENTS // (rows * widest), 1, MOST))
+        if self.waiting:
+            self.box = self.arithmetic.box(self.waiting[0].lower[None], self.waiting[0].upper[None])
+            self.layout = PhaseLayout(network, self.arithmetic, self.waiting[0].known, rows)
+            self.pool = Pool(self.layout.shapes())
+            self.pool.push(self.layout.roots(self.waiting))
 
     def run(self, deadline: Deadline, rounds: int | None = None) -> Verdict:
         """Refutes all subproblems, or finds a counterexample, or says how far it came; can be resumed.
@@ -84,9 +87,6 @@ class ReluSearch:
             deadline: Then it ends.
             rounds: And after so many batches.
         """
-        if self.waiting:
-            self.pool.push(self.layout.roots(self.waiting))
-            self.waiting = ()
         while len(self.pool):
             if deadline.passed or rounds == 0:
                 return Timeout(self.progress())
@@ -101,7 +101,7 @@ class ReluSearch:
 
     def progress(self) -> Progress:
         """How far it is."""
-        margin = float(self.pool.column("margin").min(initial=np.inf))
+        margin = float(self.pool.column("margin").min(initial=np.inf)) if self.pool else np.inf
         return Progress(self.tree.closed, len(self.pool) + len(self.rest), margin, "branch and bound")
 
     def _round(self) -> Witness | None:
@@ -125,23 +125,27 @@ class ReluSearch:
 
     def _ascend(self, items: Columns) -> Ascended:
         """Proposals for the batch; the columns get the multipliers."""
-        layout, arithmetic = self.layout, self.arithmetic
-        sign = arithmetic.place(items["sign"])
-        low, high = layout.ends(sign)
-        like, sides = arithmetic.like, layout.sides(sign)
-        boxes = layout.boxes(to_type_down(low, like), to_type_up(high, like))
-        box = Box(to_type_down(self.box.lower, like), to_type_up(self.box.upper, like))
         bounds = self.bounds[items["case"]]
 
         def done(value: Array) -> bool:
             return bool((to_numpy(value) > bounds).any(axis=1).all())
 
-        network = arithmetic.network
-        ascent = ReluAscent(network, self._seeds(items), network.output, box, boxes, sides)
         steps = ROOT_STEPS if (items["sign"] == 0).all() else STEPS
-        found = ascent.climb(layout.multipliers(items, sides), Schedule(steps=steps), done)
-        layout.store(items, found.multipliers)
+        ascent, start = self._relaxed(items)
+        found = ascent.climb(start, Schedule(steps=steps), done)
+        self.layout.store(items, found.multipliers)
         return found
+
+    def _relaxed(self, items: Columns) -> tuple[ReluAscent, Multipliers]:
+        """The relaxed problems of a batch, and its multipliers."""
+        layout, like, network = self.layout, self.arithmetic.like, self.arithmetic.network
+        sign = self.arithmetic.place(items["sign"])
+        low, high = layout.ends(sign)
+        sides = layout.sides(sign)
+        boxes = layout.boxes(to_type_down(low, like), to_type_up(high, like))
+        box = Box(to_type_down(self.box.lower, like), to_type_up(self.box.upper, like))
+        ascent = ReluAscent(network, self._seeds(items), network.output, box, boxes, sides)
+        return ascent, layout.multipliers(items, sides)
 
     def _seeds(self, items: Columns) -> Array:
         return unit_rows(self.forms[items["case"]], self.arithmetic)
@@ -160,12 +164,7 @@ class ReluSearch:
         region = Region(box, self.layout.boxes(*self.layout.ends(sign)))
         batch = Batch(part["case"], region, self.layout.sides(sign))
         warm = found.multipliers.rows(chosen)
-        rows = np.stack(
-            [
-                np.resize(np.arange(len(self.problem.cases[c].distinct_forms)), self.layout.rows)
-                for c in part["case"]
-            ]
-        )
+        rows = self.places[part["case"]]
         evaluation = evaluate(self.problem, self.arithmetic, batch, self.effort, warm, rows)
         for i in np.flatnonzero(evaluation.refuted):
             if self.tree.record:
@@ -191,7 +190,7 @@ class ReluSearch:
     ) -> None:
         """Pushes both children of each subproblem that has an unstable neuron."""
         scores = to_numpy(self._scores(items, found, left, row))
-        neuron = scores.argmax(axis=1)
+        neuron = self._look_ahead(items, left, scores, margin[left])
         closed = scores[np.arange(len(left)), neuron] < 0
         self.rest += [self._single(items, int(i)) for i in left[closed]]
         left, neuron = left[~closed], neuron[~closed]
@@ -201,6 +200,36 @@ class ReluSearch:
         both = {name: np.concatenate([c[name] for c in children]) for name in parents}
         order = np.argsort(-both["margin"], kind="stable")
         self.pool.push({name: column[order] for name, column in both.items()})
+
+    def _look_ahead(
+        self, items: Columns, left: np.ndarray, scores: np.ndarray, margin: np.ndarray
+    ) -> np.ndarray:
+        """Of the neurons with the best scores the one that raises its children's bounds most.
+
+        With the parent's multipliers; what counts is the better child, the other one breaks ties, as a child
+        that is closed at once is worth more than two that are nearly.
+        """
+        count = min(AHEAD, scores.shape[1])
+        tried = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+        parents = {name: np.repeat(column[left], count, axis=0) for name, column in items.items()}
+        gains = []
+        for upper in (False, True):
+            values = self._values(self.layout.children(parents, tried.reshape(-1), upper))
+            gain = values.reshape(tried.shape) - margin[:, None]
+            gains.append(np.minimum(np.nan_to_num(gain), -margin[:, None]))
+        merit = np.maximum(*gains) + SECOND * np.minimum(*gains)
+        best = np.where(np.take_along_axis(scores, tried, axis=1) >= 0, merit, -np.inf).argmax(axis=1)
+        return tried[np.arange(len(left)), best]
+
+    def _values(self, items: Columns) -> np.ndarray:
+        """Margins with the multipliers as they are, by proposals."""
+        found = []
+        for part in slices(len(items["node"]), self.most):
+            some = {name: column[part] for name, column in items.items()}
+            ascent, multipliers = self._relaxed(some)
+            margins = to_numpy(ascent.values(multipliers)) - self.bounds[some["case"]]
+            found.append(margins.max(axis=1))
+        return np.concatenate(found)
 
     def _children(self, parents: Columns, neuron: np.ndarray, upper: bool) -> Columns:
         child = self.layout.children(parents, neuron, upper)
