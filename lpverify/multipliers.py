@@ -47,7 +47,8 @@ class Effort:
         budget: Multiplications that the backward bounds of all values may take; a value that needs more
             than is left keeps its interval.
         forward: Tighten intervals by a forward pass first.
-        ascent: So many steps of ascent in alpha for each backward bound of a value that stays unstable.
+        ascent: So many steps of ascent in alpha for each backward bound of a value that stays unstable, where
+            the budget then still has what the first bounds of all later values can take.
         half_spaces: Input boxes of children are clipped alternative by alternative (`bounds.halfspaces`).
         cuts: So many of the latest neuron splits give half-spaces, too.
     """

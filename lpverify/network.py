@@ -1,9 +1,10 @@
 """A network: ops in topological order over numbered values; plain evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -146,6 +147,11 @@ class Network:
         for k, node in enumerate(self.nodes):
             known.append(frozenset([k]).union(*(known[i] for i in node.inputs)))
         return tuple(known)
+
+    @cached_property
+    def derived(self) -> dict[Hashable, Any]:
+        """What others have found out about the network and keep, each by keys of its own."""
+        return {}
 
     @cached_property
     def _relevance(self) -> list[Array | None]:

@@ -10,17 +10,15 @@ point at all.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 
 import numpy as np
 
-from lpverify.bounds.alpha import ascend
 from lpverify.bounds.ball import Ball
 from lpverify.bounds.forward import form_of, start, tighten
 from lpverify.bounds.frame import Frame, centre_lines, first_frame, reference_value, rounding_cost, underflow
-from lpverify.bounds.linear import backward
 from lpverify.bounds.lines import row_lines
-from lpverify.interval import Array, Box, intersect, namespace
+from lpverify.bounds.refine import most_spent, refine
+from lpverify.interval import Array, Box, intersect
 from lpverify.multipliers import Effort
 from lpverify.network import Network, repeat
 from lpverify.ops.base import AffineOp, BilinearOp, ElementwiseOp
@@ -75,9 +73,10 @@ def propagate(
         if forms is not None and elementwise:  # made of the lines
             empty = empty | forms.add(frame, k)
         if k in worth:
-            refined, spent = _refine(frame, k, limit, left, 0)
+            refined, spent = refine(frame, k, limit, left, 0)
             if effort.ascent:
-                better, more = _refine(frame, k, limit, left - spent, effort.ascent)
+                reserve = sum(most_spent(frame, later) for later in worth if later > k)
+                better, more = refine(frame, k, limit, left - spent - reserve, effort.ascent)
                 refined, spent = refined | better, spent + more
             empty, left = empty | refined, left - spent
             frame.costs[k] = rounding_cost(frame, k)
@@ -146,71 +145,3 @@ def _add_relaxation(frame: Frame, k: int) -> None:
     elif isinstance(node.op, BilinearOp):
         first, second = (frame.coefficient_box(i) for i in node.inputs)
         frame.planes[k] = node.op.relax(first, second, None)
-
-
-def _unstable(network: Network, k: int, box: Box) -> Array:
-    """Mask `(B, size)` of the elements of value `k` on which some nonlinear consumer isn't linear."""
-    xp = namespace(box.lower)
-    mask = xp.zeros(box.lower.shape, dtype=xp.bool, device=box.lower.device)
-    for node in network.nodes:
-        if isinstance(node.op, ElementwiseOp) and node.inputs[0] == k:
-            mask = mask | node.op.unstable(box)
-        elif isinstance(node.op, BilinearOp) and k in node.inputs:
-            mask = mask | (box.lower < box.upper)
-    return mask.reshape((mask.shape[0], -1))
-
-
-def _refine(frame: Frame, k: int, limit: int, budget: float, ascent: int) -> tuple[Array, float]:
-    """Backward bounds for the unstable elements of value `k`, in chunks of rows, optimised or not.
-
-    Returns which regions are empty, and the multiplications spent: none if they exceed the budget.
-    """
-    network, box = frame.network, frame.boxes[k]
-    mask, relevant = _unstable(network, k, box), network.relevance(frame.like)[k]
-    if relevant is None:
-        return frame.empty, 0.0
-    xp, mask = namespace(mask), mask & relevant.reshape((1, -1))
-    most = int(xp.max(xp.sum(xp.astype(mask, xp.int64), axis=1)))
-    cost = 2.0 * most * len(mask) * network.work[k] * (1 + 2 * ascent)
-    if most == 0 or cost > budget:
-        return frame.empty, 0.0
-    # The first `most` columns of the order hold every unstable element of each region; the rest are harmless.
-    order = xp.argsort(xp.astype(~mask, xp.int8), axis=1, stable=True)[:, :most]
-    sizes = [prod(network.nodes[i].shape) for i in network.ancestors[k]]
-    step = max(1, limit // (2 * mask.shape[0] * (4 * sum(sizes) if ascent else max(sizes))))
-    lower, upper = box.lower.reshape(mask.shape), box.upper.reshape(mask.shape)
-    for first in range(0, most, step):
-        chunk = order[:, first : first + step]
-        low, high = _element_bounds(frame, k, chunk, ascent)
-        lower = _scatter(lower, chunk, xp.maximum(xp.take_along_axis(lower, chunk, axis=1), low))
-        upper = _scatter(upper, chunk, xp.minimum(xp.take_along_axis(upper, chunk, axis=1), high))
-    shape = box.lower.shape
-    frame.boxes[k], empty = intersect(box, lower.reshape(shape), upper.reshape(shape))
-    return empty, cost
-
-
-def _element_bounds(frame: Frame, k: int, chunk: Array, ascent: int) -> tuple[Array, Array]:
-    """Lower and upper bounds `(B, r)` of the chosen elements, float64."""
-    xp = namespace(frame.like)
-    count, rows = chunk.shape
-    centre = frame.centres[k].reshape((count, -1))
-    columns = xp.arange(centre.shape[1], device=frame.like.device)
-    unit = xp.astype(chunk[:, :, None] == columns[None, None, :], frame.like.dtype)
-    seeds = xp.concat([unit, -unit], axis=1).reshape((count, 2 * rows, *frame.network.nodes[k].shape))
-    if ascent:
-        values = ascend(frame, seeds, k, ascent)
-    else:
-        at_centre = xp.take_along_axis(centre, chunk, axis=1)
-        at_centre = xp.concat([at_centre, -at_centre], axis=1)
-        linear = backward(frame, k, seeds, (at_centre, xp.zeros_like(at_centre)))
-        values = linear.concretize(frame.boxes[0], frame.ball)
-    return values[:, :rows], -values[:, rows:]
-
-
-def _scatter(target: Array, columns: Array, values: Array) -> Array:
-    """A copy of `target` `(B, n)` with `values` `(B, r)` at `columns`."""
-    xp = namespace(target)
-    result = xp.asarray(target, copy=True)
-    rows = xp.arange(target.shape[0], device=target.device)[:, None]
-    result[rows, columns] = values
-    return result
