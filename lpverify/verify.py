@@ -1,5 +1,6 @@
 """One query end to end: the ladder from cheap to complete, and its deadline."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -22,7 +23,8 @@ from lpverify.config import Config
 from lpverify.errors import UnsupportedError
 from lpverify.interval import Box
 from lpverify.io.onnx import Model
-from lpverify.multipliers import Effort
+from lpverify.multipliers import Effort, Schedule
+from lpverify.ops.smooth import FAN
 from lpverify.problem import Problem, compile_problem
 from lpverify.proof import Leaf, Proof
 from lpverify.query import Query
@@ -32,6 +34,7 @@ from lpverify.search.bab import Search
 from lpverify.search.branching import worst_row
 from lpverify.search.dense import DenseSearch
 from lpverify.search.engines import (
+    LONG_ASCENT,
     ROOT_ASCENT,
     ROOT_SHARE,
     DenseEngine,
@@ -40,6 +43,7 @@ from lpverify.search.engines import (
     choose_engine,
     dense_engines,
     few_inputs,
+    movable,
     rectifying,
     reducible,
     reduction_effort,
@@ -58,6 +62,7 @@ from lpverify.verdict import Progress, Sat, Timeout, Unsat, Verdict, Witness
 
 Report = Callable[[Progress], None]
 CANDIDATE_CASES = 64
+SWEPT_ELEMENTS = 4_000_000  # of all values, in all cases that are bounded together
 FIRST_SECONDS = 0.5  # of branch and bound by the kernel, before the gradient attack
 SEARCH_COEFFICIENTS = 2**22  # of one backward pass through a reduced network, held at a time
 ATTACKED_ELEMENTS = 200_000_000  # of all values, in all points of a gradient attack together
@@ -133,8 +138,8 @@ class _Ladder:
         witness = self._attack(arithmetic)
         if witness is not None:
             return Sat(witness, self._progress("attack"))
-        if effort.method == "crown" and rectifying(self.problem.network) and not shallow(self.problem):
-            verdict = self._sweep(arithmetic, replace(effort, ascent=ROOT_ASCENT), "optimised bounds")
+        if effort.method == "crown" and self._ascends(few):
+            verdict = self._ascend(arithmetic, effort)
             if verdict is not None:
                 return verdict
         return compete(self._contestants(arithmetic, few), self.config.deadline)
@@ -186,6 +191,28 @@ class _Ladder:
             tree = self._reduced_tree(efforts)
             yield LpSearch(self.problem, self.replay, tree, roots, self.threads, self.report)
 
+    def _ascends(self, few: bool) -> bool:
+        """Whether optimising the boxes of all values pays: where inputs are split they get small anyway."""
+        network = self.problem.network
+        if rectifying(network):
+            return not shallow(self.problem)
+        return movable(network) and not few
+
+    def _ascend(self, arithmetic: Arithmetic, effort: Effort) -> Verdict | None:
+        """Optimises the boxes of all values.
+
+        Smooth networks get more steps if the first were quick: splits of their neurons help little.
+        """
+        start, stage = time.monotonic(), "optimised bounds"
+        if rectifying(self.problem.network):
+            return self._sweep(arithmetic, replace(effort, ascent=ROOT_ASCENT), stage)
+        effort = replace(effort, schedule=Schedule(), ascent=ROOT_ASCENT)
+        verdict = self._sweep(arithmetic, effort, stage)
+        more = (time.monotonic() - start) * LONG_ASCENT / ROOT_ASCENT
+        if verdict is not None or more > ROOT_SHARE * self.config.deadline.remaining:
+            return verdict
+        return self._sweep(arithmetic, replace(effort, ascent=LONG_ASCENT, budget=float("inf")), stage)
+
     def _progress(self, stage: str) -> Progress:
         margin = min((r.margin for r in self.roots), default=float("inf"))
         return Progress(self.tree.closed, len(self.roots), margin, stage)
@@ -204,7 +231,8 @@ class _Ladder:
         """Bounds all open cases once; None when some stay open."""
         remaining: list[Subproblem] = []
         neurons = sum(int(np.prod(n.shape)) for n in self.problem.network.nodes)
-        size = int(np.clip(4_000_000 // max(neurons, 1), 1, 256))
+        fans = effort.ascent > 0 and not rectifying(self.problem.network)
+        size = int(np.clip((SWEPT_ELEMENTS // FAN if fans else SWEPT_ELEMENTS) // max(neurons, 1), 1, 256))
         for part in slices(len(self.roots), size):
             items = self.roots[part]
             if self.config.deadline.passed:
@@ -231,6 +259,9 @@ class _Ladder:
         for i, item in enumerate(items):
             if evaluation.refuted[i]:
                 self.tree.bounded(item.node, effort, False, anew=True)
+                if self.tree.record and evaluation.multipliers is not None:
+                    rows = tuple(int(r) for r in evaluation.rows[i])
+                    self.tree.note(item.node, evaluation.multipliers.rows(i), rows)
                 self.tree.close(item.node, Leaf())
             elif keep:
                 self.tree.bounded(item.node, effort, False, anew=True)

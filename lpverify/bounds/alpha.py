@@ -11,14 +11,17 @@ Guarantee: any alpha in [0, 1] and beta >= 0 gives a sound bound, so every itera
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
-from lpverify.bounds.frame import CentredLines, Frame, centre_lines
+from lpverify.bounds.frame import CentredLines, Frame
 from lpverify.bounds.linear import LinearBound, Sides, Trace, backward, centre_value
-from lpverify.bounds.lines import row_lines
+from lpverify.bounds.lines import move_gradient, moved_lines, row_lines
 from lpverify.bounds.relu_ascent import ReluAscent, applies
 from lpverify.interval import Array, namespace
 from lpverify.multipliers import Multipliers, Schedule
 from lpverify.network import repeat
 from lpverify.ops.base import ElementwiseOp
+from lpverify.ops.smooth import FAN, SmoothOp
+
+SMOOTH_RATE, SMOOTH_DECAY = 0.07, 0.97  # of ascents for boxes
 
 
 def bound_rows(
@@ -39,7 +42,20 @@ def bound_rows(
         trace: Filled if given.
         start: The value; default: the network's output.
     """
-    lines, beta = _lines(frame, multipliers), None
+    return _bound(frame, rows, _lines(frame, multipliers), multipliers, splits, trace, start)
+
+
+def _bound(
+    frame: Frame,
+    rows: Array,
+    lines: Mapping[int, CentredLines],
+    multipliers: Multipliers | None,
+    splits: Mapping[int, Sides] | None,
+    trace: Trace | None,
+    start: int | None,
+) -> LinearBound:
+    """As `bound_rows` with lines that are known."""
+    beta = None
     if multipliers is not None and splits:
         known = ((k, splits[k], v) for k, v in multipliers.beta.items() if k in splits)
         beta = {k: Sides(-v * sides.sign[:, None], sides.point) for k, sides, v in known}
@@ -52,16 +68,18 @@ def _lines(frame: Frame, multipliers: Multipliers | None) -> Mapping[int, Centre
         return frame.lines
     lines = dict(frame.lines)
     for k, alpha in multipliers.alpha.items():
-        lines[k] = centre_lines(frame, k, row_lines(frame, k, alpha))
+        lines[k] = moved_lines(frame, k, alpha)
     return lines
 
 
 def footprint(frame: Frame, rows: int) -> float:
-    """Bytes that `optimise` takes, about: multipliers twice, gradients, moments, coefficients, points."""
+    """Bytes that `optimise` takes, about: multipliers twice, gradients, moments, coefficients, fans."""
     nodes = frame.network.nodes
     neurons = sum(prod(nodes[k].shape) for k in frame.network.activations)
     values = sum(prod(node.shape) for node in nodes)
-    return float(frame.empty.shape[0]) * rows * (8.0 * neurons + 2.0 * values) * frame.like.dtype.itemsize
+    fans = 12.0 * FAN * sum(prod(n.shape) for n in nodes if isinstance(n.op, SmoothOp))
+    each = rows * (8.0 * neurons + 2.0 * values) + fans
+    return float(frame.empty.shape[0]) * each * frame.like.dtype.itemsize
 
 
 Best = tuple[LinearBound, Array, Multipliers, Trace]
@@ -102,12 +120,13 @@ def optimise(
     best: Best | None = None
     for step in range(schedule.steps + 1):
         now, trace = Multipliers(dict(alpha), dict(beta)), Trace()
-        linear = bound_rows(frame, rows, now, splits, trace, value)
+        lines = _lines(frame, now)
+        linear = _bound(frame, rows, lines, now, splits, trace, value)
         new = (linear, linear.concretize(frame.boxes[0], frame.ball), now, trace)
         best = new if best is None else _better(best, new, xp)
         if step == schedule.steps or done(best[1]):
             break
-        gradients = _gradients(frame, linear, now, trace, splits)
+        gradients = _gradients(frame, linear, lines, now, trace, splits)
         rate = schedule.decay**step
         for kind, values, speed in (
             ("alpha", alpha, schedule.alpha_rate),
@@ -159,24 +178,25 @@ def _adam(
 
 
 def _gradients(
-    frame: Frame, linear: LinearBound, multipliers: Multipliers, trace: Trace, splits: Mapping[int, Sides]
+    frame: Frame,
+    linear: LinearBound,
+    lines: Mapping[int, CentredLines],
+    multipliers: Multipliers,
+    trace: Trace,
+    splits: Mapping[int, Sides],
 ) -> dict[tuple[str, int], Array]:
     """Supergradients of the bounds in every multiplier, `(B, R, *shape)`."""
     xp = namespace(linear.a)
     network = frame.network
-    points = relaxed_primal(frame, linear, _lines(frame, multipliers), trace)
+    points = relaxed_primal(frame, linear, lines, trace)
     gradients: dict[tuple[str, int], Array] = {}
     for k, alpha in multipliers.alpha.items():
-        operand, op = network.nodes[k].inputs[0], network.nodes[k].op
-        assert isinstance(op, ElementwiseOp)
-        box = frame.coefficient_box(operand)
-        row_box = type(box)(box.lower[:, None], box.upper[:, None])
         coefficients = trace.coefficients.get(k)
         if coefficients is None:
             gradients["alpha", k] = xp.zeros_like(alpha)
             continue
-        gradients["alpha", k] = xp.clip(coefficients, 0.0, None) * op.alpha_gradient(
-            row_box, alpha, points[operand]
+        gradients["alpha", k] = move_gradient(
+            frame, k, alpha, coefficients, points[network.nodes[k].inputs[0]]
         )
     for k in multipliers.beta:
         sides = splits[k]
@@ -235,6 +255,11 @@ def initial(
 
 
 def ascend(frame: Frame, rows: Array, value: int, steps: int) -> Array:
-    """Lower bounds `(B, R)`, float64, of rows of a value after some steps of ascent in alpha."""
+    """Lower bounds `(B, R)`, float64, of rows of a value after some steps of ascent in alpha.
+
+    Smooth nodes take shorter steps: unlike ReLUs' their best lines are seldom at an end of the range.
+    """
     start = initial(frame, rows.shape[1], {})
-    return optimise(frame, rows, {}, start, Schedule(steps=steps), lambda lower: False, value)[1]
+    smooth = any(isinstance(frame.network.nodes[k].op, SmoothOp) for k in start.alpha)
+    schedule = Schedule(steps, SMOOTH_RATE, decay=SMOOTH_DECAY) if smooth else Schedule(steps)
+    return optimise(frame, rows, {}, start, schedule, lambda lower: False, value)[1]

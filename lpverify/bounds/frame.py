@@ -12,7 +12,7 @@ float32 coefficients give bounds nearly as tight as float64 ones, with every rou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import TypeVar
 
@@ -54,6 +54,24 @@ class CentredLines:
     cost: Array
 
 
+@dataclass(frozen=True, slots=True)
+class Fan:
+    """Several lines for each element of a smooth node, from the least useful slope to the largest.
+
+    Between neighbours lines are mixed; a mix of two valid lines is a valid line. With `M` lines:
+
+    Attributes:
+        lines: All but the last, `(B, M - 1, *shape)`; their cost covers the rounding of mixes.
+        rises: What is added to each to get the next one, without cost.
+        turns: Slopes and gains by which the lower lines grow with the mix, then the upper lines,
+            `(2, B, M - 1, *shape)`: for gradients.
+    """
+
+    lines: CentredLines
+    rises: tuple[Array, Array, Array, Array]
+    turns: tuple[Array, Array]
+
+
 @dataclass(frozen=True)
 class Frame:
     """Bounds of a batch of regions and all that backward passes over them need.
@@ -70,6 +88,7 @@ class Frame:
         like: Any array in the type of the coefficients.
         slack: `(B,)` float64: what one backward pass can lose to underflow altogether.
         ball: If given, the regions are what lies in the input boxes and in these balls.
+        fans: Of smooth nodes, where multipliers were asked for.
     """
 
     network: Network
@@ -83,6 +102,7 @@ class Frame:
     like: Array
     slack: Array
     ball: Ball | None = None
+    fans: dict[int, Fan] = field(default_factory=dict)
 
     def entry(self, i: int) -> "Frame":
         """The frame of one region as a batch of one."""
@@ -280,7 +300,7 @@ def recentred(frame: Frame, values: Sequence[int], point: Array) -> Frame:
     centres: list[Array] = [point] * len(frame.boxes)
     costs: list[Array | None] = [None] * len(frame.boxes)
     moved = replace(
-        frame, network=frame.reference, like=point, centres=centres, costs=costs, lines={}, planes={}
+        frame, network=frame.reference, like=point, centres=centres, costs=costs, lines={}, planes={}, fans={}
     )
     slack = point[:, 0] * 0.0
     for k in reversed(values):

@@ -7,8 +7,8 @@ the results of the unstable neurons so far: `z = c_z + T (v - c_v) + e`. Affine 
 neurons of a layer that may be unstable are bounded by backward passes through the reduced network so far,
 which are products of dense matrices whatever the network is made of. The same neurons that forward symbolic
 propagation keeps apart (Singh et al. 2018, section 4) are kept exact here instead of being relaxed.
-Guarantee: for every input of the box the reduced network's values can be chosen within its offsets' errors so
-that they are those of the network; `e` holds every rounding error. So bounds of the one are bounds of the other.
+Guarantee: for every input of the box the reduced network has the network's values for some offsets within
+their errors, because `e` holds every rounding error. So bounds of the one are bounds of the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,7 +72,13 @@ class Reduced:
 
 @dataclass(frozen=True)
 class _Form:
-    """`c + T (v - c_v) + e`, `|e| <= error`: `slopes` `(symbols then known, *shape)`, others `(1, *shape)`."""
+    """`c + T (v - c_v) + e`, `|e| <= error`.
+
+    Attributes:
+        slopes: `T`, `(symbols that were known then, *shape)`.
+        centre: `c`, `(1, *shape)`.
+        error: `(1, *shape)`.
+    """
 
     slopes: Array
     centre: Array
@@ -98,9 +104,12 @@ def reduce(
         kept: The elements that have to remain, others being found stable; default: all unstable ones.
 
     Returns:
-        None where that is not possible: other nodes, too much memory, undefined numbers, an element that should
-        be stable and is not.
+        None where that is not possible: other nodes, too much memory, undefined numbers, an element that
+        should be stable and is not.
     """
+    free = int(to_numpy(box.lower < box.upper).sum())
+    if 8.0 * free * max(prod(node.shape) for node in problem.network.nodes) > MEMORY:
+        return None
     with np.errstate(over="ignore", invalid="ignore"):
         small = _Small(arithmetic, box, effort)
         form = _walk(small, known or {}, kept)
@@ -116,7 +125,7 @@ def reduce_again(
     efforts: Sequence[Effort],
     kept: Mapping[int, np.ndarray] | None = None,
 ) -> Reduced | None:
-    """Reduces several times, each time from the boxes that the last one found; `kept` is for the last time."""
+    """Reduces several times, each time from the boxes found before; `kept` is for the last time."""
     reduced, boxes = None, dict[int, Box]()
     for i, effort in enumerate(efforts, start=1):
         reduced = reduce(problem, arithmetic, box, effort, boxes, kept if i == len(efforts) else None)

@@ -1,8 +1,9 @@
 """Ascent in alpha and beta where every nonlinear node is a ReLU: proposals only, as fast as they come.
 
 Accepts: networks of affine nodes and ReLUs with boxes, rows of one value, split constraints.
-Method: projected supergradient ascent (Adam; Kingma and Ba 2015, algorithm 1) on the bounds of alpha-CROWN
-(Xu et al. 2021, arXiv:2011.13824, section 3) and beta-CROWN (Wang et al. 2021, arXiv:2103.06624, section 3.3).
+Method: projected supergradient ascent (Adam; Kingma and Ba 2015, algorithm 1) on the bounds of
+alpha-CROWN (Xu et al. 2021, arXiv:2011.13824, section 3) and beta-CROWN (Wang et al. 2021,
+arXiv:2103.06624, section 3.3).
 One backward pass finds which line each neuron takes, one pass forward the point at which the linear bound is
 attained; the value of the relaxed problem's objective there is the bound itself, and the point gives all
 gradients (Danskin's theorem): d bound / d alpha = max(a, 0) z, d bound / d beta = -s z.

@@ -40,6 +40,7 @@ from lpverify.ops.base import ElementwiseOp, GraphBuilder, Lines, OnnxNode, impo
 SLOPE_STEPS = 12  # halvings of the slope's range for boxes over several pieces
 SETTLED = 2.0**-20  # relative to the change of the slope over the box
 FARTHEST = 1e150  # beyond, functions only rise or fall
+FAN = 17  # lines that multipliers mix; what a mix loses falls with its square
 POINT_STEPS = 12  # narrowings of a piece when a derivative has no closed inverse
 
 
@@ -169,6 +170,15 @@ class SmoothOp(ElementwiseOp):
         full = namespace(box.lower).full_like
         return [self._relaxed(box, full(box.lower, m), full(box.lower, m)) for m in self.mixes]
 
+    def fan(self, box: Box) -> Lines:
+        """Lines `(B, FAN, *shape)` on the box `(B, 1, *shape)`: those of mixes from 0 to 1, above, too."""
+        xp, axes = namespace(box.lower), box.lower.ndim - 2
+        mixes = xp.arange(FAN, dtype=box.lower.dtype, device=box.lower.device) / (FAN - 1)
+        mixes = xp.broadcast_to(
+            mixes.reshape((1, FAN, *(1,) * axes)), (len(box.lower), FAN, *box.lower.shape[2:])
+        )
+        return self._relaxed(box, mixes, mixes)
+
     def _relaxed(self, box: Box, alpha: Array | None, top_alpha: Array | None) -> Lines:
         low, high = to_double(box.lower), to_double(box.upper)
         with np.errstate(all="ignore"):
@@ -181,16 +191,6 @@ class SmoothOp(ElementwiseOp):
 
     def first_alpha(self, lines: Lines) -> Array:
         return namespace(lines.lower_slope).full_like(lines.lower_slope, 0.5)
-
-    def alpha_gradient(self, box: Box, alpha: Array, x: Array) -> Array:
-        """A difference quotient of the lower line's value at `x`."""
-        xp = namespace(alpha)
-        before, after = xp.clip(alpha - 0.02, 0.0, 1.0), xp.clip(alpha + 0.02, 0.0, 1.0)
-        old, new = self.relax(box, before), self.relax(box, after)
-        lift: Array = new.lower_intercept
-        with np.errstate(invalid="ignore"):  # both may be unbounded
-            change = (new.lower_slope - old.lower_slope) * x + (lift - old.lower_intercept)
-        return xp.where(xp.isfinite(change), change, xp.zeros_like(change)) / (after - before)
 
     # What follows works in float64 on `sign * f`, so that only lower bounds and lower lines are needed.
 
@@ -223,13 +223,14 @@ class SmoothOp(ElementwiseOp):
         pieces = self.pieces(low, high)
         slope = self._adaptive(sign, box, pieces)
         if alpha is not None:
-            slope = self._mixed(sign, pieces, slope, alpha)
+            slope = self._mixed(sign, box, pieces, slope, alpha)
         slope = to_double(to_type(xp.where(low < high, slope, xp.zeros_like(slope)), like))
         intercept, _ = self._support(sign, pieces, slope)
         good = xp.isfinite(slope) & xp.isfinite(intercept)
         good = good & self.defined(low, high) & self.tractable(low, high) & (low < high)
         if alpha is None:
             good = good & (slope * self.anchor(low, high) + intercept > end)
+        end = xp.broadcast_to(end, intercept.shape)
         return xp.where(good, slope, xp.zeros_like(slope)), xp.where(good, intercept, end)
 
     def _support(self, sign: int, pieces: Sequence[Piece], slope: Array) -> tuple[Array, Array]:
@@ -290,11 +291,11 @@ class SmoothOp(ElementwiseOp):
                 most = high if most is None else xp.maximum(most, high)
         return least, most
 
-    def _adaptive(self, sign: int, box: Box, pieces: Sequence[Piece]) -> Array:
-        """The slope with the highest line below `sign f` at the anchor: tangent, chord or one in between."""
+    def _adaptive(self, sign: int, box: Box, pieces: Sequence[Piece], point: Array | None = None) -> Array:
+        """The slope with the highest line below `sign f` at a point: tangent, chord or one in between."""
         xp = namespace(box.lower)
         low, high = box.lower, box.upper
-        point = self.anchor(low, high)
+        point = self.anchor(low, high) if point is None else point
         least, most = self._slope_range(sign, pieces)
         start = sign * self.forward(low)
         chord = (sign * self.forward(high) - start) / (high - low)
@@ -311,7 +312,7 @@ class SmoothOp(ElementwiseOp):
         return best
 
     def _search(self, sign: int, box: Box, point: Array) -> Array:
-        """Bisection of the slope: steeper while the line touches left of the anchor."""
+        """Bisection of the slope: steeper while the line touches left of the point."""
         xp = namespace(point)
         pieces = self.pieces(box.lower, box.upper)
         least, most = self._slope_range(sign, pieces)
@@ -322,13 +323,15 @@ class SmoothOp(ElementwiseOp):
         low, high = (s * point + self._support(sign, pieces, s)[0] for s in (least, most))
         return xp.where(high > low, most, least)
 
-    def _mixed(self, sign: int, pieces: Sequence[Piece], adaptive: Array, alpha: Array) -> Array:
-        """From the least slope over the adaptive one to the largest; one slope only where `f` is concave."""
+    def _mixed(self, sign: int, box: Box, pieces: Sequence[Piece], adaptive: Array, alpha: Array) -> Array:
+        """From the best slope at the lower end over the adaptive one to the best at the upper end.
+
+        Those of all lines that no other line is above: tangents of the convex envelope.
+        """
         xp = namespace(adaptive)
-        least, most = self._slope_range(sign, pieces)
-        convex = sum(xp.astype(p.used & (sign * p.bend > 0), xp.int8) for p in pieces) > 0
-        least = xp.where(convex & xp.isfinite(least), least, adaptive)
-        most = xp.where(convex & xp.isfinite(most), most, adaptive)
+        least, most = (self._adaptive(sign, box, pieces, point) for point in (box.lower, box.upper))
+        least = xp.where(xp.isfinite(least), xp.minimum(least, adaptive), adaptive)
+        most = xp.where(xp.isfinite(most), xp.maximum(most, adaptive), adaptive)
         low = adaptive - xp.clip(1 - 2 * alpha, 0.0, None) * (adaptive - least)
         return low + xp.clip(2 * alpha - 1, 0.0, None) * (most - adaptive)
 

@@ -21,6 +21,7 @@ from lpverify.network import Network
 from lpverify.ops.base import AffineOp
 from lpverify.ops.convolution import Conv
 from lpverify.ops.piecewise import Relu
+from lpverify.ops.smooth import SmoothOp
 from lpverify.problem import Problem
 from lpverify.search.bab import Engine
 from lpverify.search.branching import mixed_split, neurons_first
@@ -29,6 +30,7 @@ from lpverify.search.lp import MOST_ALTERNATIVES
 from lpverify.solvers.highs import Highs
 
 ROOT_ASCENT = 10  # steps in alpha for the boxes of the root
+LONG_ASCENT = 40  # those for smooth networks, where that is affordable
 WORK_PER_SECOND = 3e9  # multiplications of a backward pass, roughly
 DENSE_WORK_PER_SECOND = 4e10  # of products of matrices
 ROOT_SHARE, NODE_SHARE = 0.25, 0.1  # of the time left, for the boxes of one batch
@@ -120,6 +122,11 @@ def reduction_effort(config: Config, ascent: int) -> Effort:
     """Backward bounds of unstable neurons through the reduced network, optimised or not."""
     budget = DENSE_WORK_PER_SECOND * ROOT_SHARE * min(config.deadline.remaining, 1e6)
     return Effort("crown", budget=budget, ascent=ascent)
+
+
+def movable(network: Network) -> bool:
+    """Whether all nonlinear nodes have lines that are cheap to move."""
+    return all(isinstance(n.op, (AffineOp, Relu, SmoothOp)) for n in network.nodes[1:])
 
 
 def few_inputs(problem: Problem, config: Config) -> bool:

@@ -15,7 +15,7 @@ from lpverify.bounds.evaluate import Evaluation, to_numpy
 from lpverify.bounds.frame import Frame
 from lpverify.bounds.lines import open_elements
 from lpverify.interval import Array, Box
-from lpverify.ops.base import BilinearOp, ElementwiseOp, Op
+from lpverify.ops.base import BilinearOp, ElementwiseOp, Lines, Op
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.steps import StepOp
 from lpverify.proof import NeuronSplit
@@ -151,40 +151,45 @@ def _relaxed_scores(op: ElementwiseOp, layer: _Layer, mask: np.ndarray) -> tuple
     """How much higher the lines in use lie on both halves, in the middle of each, on average."""
     width = np.where(mask, (np.abs(layer.coefficients) + 1e-12) * (layer.high - layer.low), -1.0)
     tried = np.argsort(-width, kind="stable")[:RELAXED_AGAIN]
-    scores, points = np.full(mask.shape, -1.0), np.zeros(mask.shape)
     a, low, high = (v[tried] for v in (layer.coefficients, layer.low, layer.high))
-    for point in op.split_points(low, high):
-        inside = mask[tried] & (low < point) & (point < high)
-        if not inside.any():
-            continue
-        gain = np.where(inside, _gain(op, a, low, high, np.where(inside, point, low)), -1.0)
-        better = gain > scores[tried]
-        scores[tried[better]], points[tried[better]] = gain[better], point[better]
-    return scores, points
+    points = np.stack(op.split_points(low, high))
+    inside = mask[tried] & (low < points) & (points < high)
+    points = np.where(inside, points, low)
+    gains = np.where(inside, _gains(op, a, low, high, points), -1.0)
+    best = np.argmax(gains, axis=0)
+    scores, chosen = np.full(mask.shape, -1.0), np.zeros(mask.shape)
+    each = np.arange(len(tried))
+    scores[tried], chosen[tried] = gains[best, each], points[best, each]
+    return scores, chosen
 
 
-def _gain(
-    op: ElementwiseOp, a: np.ndarray, low: np.ndarray, high: np.ndarray, point: np.ndarray
+def _gains(
+    op: ElementwiseOp, a: np.ndarray, low: np.ndarray, high: np.ndarray, points: np.ndarray
 ) -> np.ndarray:
-    """Of splitting at a point; where lines are unbounded the width decides."""
-    total = np.zeros_like(low)
+    """Of splitting at points `(P, n)`; where lines are unbounded the width decides.
+
+    All boxes are relaxed at once: the whole ones, then all lower and all upper halves.
+    """
+    count = len(points)
+    ends = np.broadcast_to(low, points.shape), np.broadcast_to(high, points.shape)
+    starts, stops = (
+        np.concatenate([low[None], ends[0], points]),
+        np.concatenate([high[None], points, ends[1]]),
+    )
     with np.errstate(all="ignore"):
-        for start, end in ((low, point), (point, high)):
-            middle = 0.5 * start + 0.5 * end
-            before, after = (_used_line(op, a, box, middle) for box in ((low, high), (start, end)))
-            rise = np.abs(a) * np.maximum(after - before, 0.0)
-            total += np.where(np.isfinite(rise), rise, np.abs(a) * (high - low))
-    return 0.5 * total + 1e-12 * np.minimum(high - low, 1e12)
+        lines = op.relax(Box(starts, stops), None)
+        middle = (0.5 * starts + 0.5 * stops)[1:]
+        before, after = (_heights(lines, a, middle, which) for which in (slice(0, 1), slice(1, None)))
+        rise = np.abs(a) * np.maximum(after - before, 0.0)
+        rise = np.where(np.isfinite(rise), rise, np.abs(a) * (high - low))
+    return 0.5 * (rise[:count] + rise[count:]) + 1e-12 * np.minimum(high - low, 1e12)
 
 
-def _used_line(
-    op: ElementwiseOp, a: np.ndarray, box: tuple[np.ndarray, np.ndarray], x: np.ndarray
-) -> np.ndarray:
-    """Height at `x` of the line that a coefficient takes, turned so that higher is better."""
-    lines = op.relax(Box(box[0][None], box[1][None]), None)
-    intercept = 0.0 if lines.lower_intercept is None else lines.lower_intercept[0]
-    lower = lines.lower_slope[0] * x + intercept
-    upper = lines.upper_slope[0] * x + lines.upper_intercept[0]
+def _heights(lines: Lines, a: np.ndarray, x: np.ndarray, which: slice) -> np.ndarray:
+    """Heights at `x` of the lines that coefficients take, turned so that higher is better."""
+    intercept = 0.0 if lines.lower_intercept is None else lines.lower_intercept[which]
+    lower = lines.lower_slope[which] * x + intercept
+    upper = lines.upper_slope[which] * x + lines.upper_intercept[which]
     return np.where(a >= 0, lower, -upper)
 
 

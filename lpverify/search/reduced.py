@@ -1,7 +1,7 @@
 """A case decided by way of its reduced network (`bounds.reduce`): one root for each of its alternatives.
 
 Accepts: a root of a problem with affine nodes and ReLUs, reduced.
-Method: `ReluSearch`; subproblems in which the network is linear go to the general search and its linear programs.
+Method: `ReluSearch`; subproblems in which the network is linear go to the general search and its programs.
 Guarantee: as those; the proof about the reduced network becomes the evidence of the root's leaf.
 """
 

@@ -1,4 +1,4 @@
-"""Branch and bound over ReLU phases of a reduced network: products of dense matrices, many subproblems at a time.
+"""Branch and bound over ReLU phases of a reduced network: products of matrices, many subproblems at a time.
 
 Accepts: problems whose network is `bounds.reduce`'s, whose cases have one alternative each.
 Method: depth first in batches with best-bound restarts. Each batch ascends in alpha and beta from the

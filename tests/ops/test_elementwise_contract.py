@@ -42,6 +42,7 @@ from lpverify.ops.indicators import IsZero, Undefined
 from lpverify.ops.periodic import Acos, Asin, Cos, Sin, Tan
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.quantize import Quantise
+from lpverify.ops.smooth import SmoothOp
 from lpverify.ops.steps import Floor, Heaviside, Round, Sign, StepOp, Trunc
 from lpverify.proof import NeuronSplit
 
@@ -350,6 +351,35 @@ def test_lines_hold_exactly(index: int, dtype: type, kind: str, alpha: float | s
     assert np.isfinite(c).all()
     assert (b < np.inf).all()
     assert (d > -np.inf).all()
+    with mp.workdps(2 * DIGITS):
+        for i, values in enumerate(_truth(index, dtype)):
+            s, t, u, v = (mp.mpf(float(array[i])) for array in (a, b, c, d))
+            for x, y in values:
+                assert s * x + t <= y, ("lower", low[i], high[i], x)
+                assert y <= u * x + v, ("upper", low[i], high[i], x)
+
+
+FANS = [case for case in CASES if isinstance(SAMPLES[case.values[0]].op, SmoothOp)]
+
+
+@pytest.mark.parametrize(("index", "dtype", "kind"), FANS)
+def test_lines_of_fans_hold_exactly(index: int, dtype: type, kind: str) -> None:
+    """One line of each fan, by chance; the middle ones are those that are taken without multipliers."""
+    op = SAMPLES[index].op
+    low, high = _boxes(SAMPLES[index], dtype)
+    box = Box(_array(low[None, None], kind), _array(high[None, None], kind))
+    fan, plain = op.fan(box), op.relax(box, None)
+    parts = [
+        _numbers(p) for p in (fan.lower_slope, fan.lower_intercept, fan.upper_slope, fan.upper_intercept)
+    ]
+    count = parts[0].shape[1]
+    assert count % 2 == 1 and count > 1
+    assert all(p.shape == (1, count, len(low)) for p in parts)
+    for middle, usual in ((parts[0], plain.lower_slope), (parts[2], plain.upper_slope)):
+        usual = _numbers(usual)[0, 0]
+        assert ((middle[0, count // 2] == usual) | (usual == 0)).all()
+    chosen = np.random.default_rng(5).integers(0, count, len(low))
+    a, b, c, d = (p[0, chosen, np.arange(len(low))] for p in parts)
     with mp.workdps(2 * DIGITS):
         for i, values in enumerate(_truth(index, dtype)):
             s, t, u, v = (mp.mpf(float(array[i])) for array in (a, b, c, d))

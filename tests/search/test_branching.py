@@ -7,9 +7,12 @@ from lpverify.bounds.propagate import Region
 from lpverify.bounds.subproblem import Subproblem, child, clamp
 from lpverify.interval import Box
 from lpverify.multipliers import Effort
+from lpverify.ops.activations import Gelu, Sigmoid
+from lpverify.ops.elementary import Log
 from lpverify.problem import compile_problem
 from lpverify.proof import InputSplit, NeuronSplit, covers
 from lpverify.search.branching import all_linear, free_inputs, input_bisection, neurons_first
+from lpverify.search.neurons import _Layer, _relaxed_scores
 from lpverify.search.tree import Frontier
 
 
@@ -74,3 +77,33 @@ def test_frontier_is_depth_first_with_restarts():
     frontier.push([make(-0.1)])
     assert [s.margin for s in frontier.take(1)] == [-5.0], "every third round takes the worst"
     assert frontier.margin == -1.0
+
+
+@pytest.mark.parametrize("op", [Sigmoid(), Gelu(), Log()], ids=str)
+def test_relaxed_scores_are_those_of_single_splits(op):
+    """Boxes are relaxed all at once; each split on its own gives the same."""
+    rng = np.random.default_rng(0)
+    low, a, mask = 3 * rng.normal(size=20), rng.normal(size=20), rng.random(20) < 0.8
+    high = low + 4 * rng.exponential(size=20)
+
+    def height(i, start, end, x):
+        lines = op.relax(Box(np.array([[start]]), np.array([[end]])), None)
+        low_line = lines.lower_slope[0, 0] * x + lines.lower_intercept[0, 0]
+        return low_line if a[i] >= 0 else -(lines.upper_slope[0, 0] * x + lines.upper_intercept[0, 0])
+
+    def gain(i, point):
+        total = 0.0
+        for start, end in ((low[i], point), (point, high[i])):
+            middle = 0.5 * start + 0.5 * end
+            rise = abs(a[i]) * max(height(i, start, end, middle) - height(i, low[i], high[i], middle), 0.0)
+            total += rise if np.isfinite(rise) else abs(a[i]) * (high[i] - low[i])
+        return 0.5 * total + 1e-12 * (high[i] - low[i])
+
+    with np.errstate(invalid="ignore"):
+        scores, points = _relaxed_scores(op, _Layer(0, a, low, high), mask)
+        assert mask.any() and not mask.all()
+        for i in range(20):
+            inside = [float(p[i]) for p in op.split_points(low, high) if mask[i] and low[i] < p[i] < high[i]]
+            best = max((gain(i, p) for p in inside), default=-1.0)
+            np.testing.assert_allclose(scores[i], best, rtol=1e-12)
+            assert not inside or gain(i, points[i]) == pytest.approx(best)
