@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from lpverify.bounding import BoundsResult, ValueBounds, bounds
-from lpverify.config import SEARCHES, Config, Deadline
+from lpverify.config import DEVICES, SEARCHES, Config, Deadline
 from lpverify.errors import InputError, InternalError, LpverifyError, UnsupportedError
 from lpverify.io.onnx import Model
 from lpverify.io.results import Answer, answer_of
@@ -82,6 +82,7 @@ def verify(
     seed: int = 0,
     record_proof: bool = False,
     method: Literal["auto", "lp", "milp"] = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> Result:
     """Decides whether the violation that a VNN-LIB query describes exists.
 
@@ -103,16 +104,17 @@ def verify(
         record_proof: Keep what an `unsat` is proven with.
         method: `auto` lets several searches compete; `lp` takes branch and bound by linear programs alone,
             `milp` has a mixed-integer solver look for counterexamples first. Both are for ReLU networks.
+        device: Where large networks are bounded and searched; `auto`: a GPU that CUDA finds, else the CPU.
 
     Raises:
         InputError: A file or an argument is not usable, or query and network do not fit.
-        UnsupportedError: Something in them can't be treated.
+        UnsupportedError: Something in them can't be treated, or there is no such device.
 
     Source: branch and bound over backward linear bounds, Bunel et al. 2020, arXiv:1909.06588, and Wang et
     al. 2021, arXiv:2103.06624; witnesses count after a replay with onnxruntime.
     """
     start = time.monotonic()
-    config = _config(timeout, seed, record_proof, start, method)
+    config = _config(timeout, seed, record_proof, start, method, device)
     model = model_of(network)
     return _decide(model, _parsed(query), config, start)
 
@@ -181,7 +183,14 @@ def _decide(model: Model, query: Query, config: Config, start: float) -> Result:
     return _result(answer_of(verdict), witness, proof, time.monotonic() - start)
 
 
-def _config(timeout: float, seed: int, record_proof: bool, start: float, method: str = "auto") -> Config:
+def _config(
+    timeout: float,
+    seed: int,
+    record_proof: bool,
+    start: float,
+    method: str = "auto",
+    device: str = "auto",
+) -> Config:
     number = isinstance(timeout, (int, float, np.integer, np.floating)) and not isinstance(timeout, bool)
     if not (number and timeout > 0):
         raise InputError(f"timeout: expected a positive number of seconds, got {timeout!r}")
@@ -189,8 +198,11 @@ def _config(timeout: float, seed: int, record_proof: bool, start: float, method:
         raise InputError(f"seed: expected a whole number from 0, got {seed!r}")
     if method not in SEARCHES:
         raise InputError(f"method: expected one of {', '.join(SEARCHES)}, got {method!r}")
+    if device not in DEVICES:
+        raise InputError(f"device: expected one of {', '.join(DEVICES)}, got {device!r}")
     deadline = Deadline(start + float(timeout))
-    return Config(float(timeout), int(seed), bool(record_proof), method=method, deadline=deadline)
+    limits = (float(timeout), int(seed), bool(record_proof))
+    return Config(*limits, method=method, device=device, deadline=deadline)
 
 
 def _result(answer: Answer, witness: Counterexample | None, proof: Proof | None, seconds: float) -> Result:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 SEARCHES = ("auto", "lp", "milp")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Config:
         attack_share: Share of the remaining time that the gradient attack may take before the search.
         threads: For the compiled kernel; 0: one for each usable core.
         method: Of the search: `auto` lets several compete, `lp` and `milp` take linear programs alone.
+        device: Where large networks are bounded and searched; `auto`: a GPU that CUDA finds, else the CPU.
         max_coefficients: Coefficients of one backward pass held at a time, a value and a row each.
     """
 
@@ -54,5 +56,6 @@ class Config:
     attack_share: float = 0.05
     threads: int = 0
     method: str = "auto"
+    device: str = "auto"
     max_coefficients: int = 2**22
     deadline: Deadline = field(default_factory=Deadline)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NoReturn
 
-from lpverify.config import SEARCHES
+from lpverify.config import DEVICES, SEARCHES
 from lpverify.errors import InputError, UnsupportedError
 from lpverify.query import Number, float_above
 
@@ -190,6 +190,12 @@ def verify_parser() -> Parser:
         choices=SEARCHES,
         default="auto",
         help="auto: several searches compete; lp, milp: such programs alone (ReLU networks)",
+    )
+    add(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where large networks are bounded and searched; auto: a GPU that CUDA finds, else the CPU",
     )
     add("--exit-status", action="store_true", help="exit with 10 sat, 20 unsat, 30 unknown, 40 timeout")
     add("--quiet", action="store_true", help="nothing on stderr but errors")

@@ -185,7 +185,8 @@ class Session:
         task.enter("verify", "first bounds")
         deadline = Deadline(task.end - task.margin)
         record = args.record_proof or args.recheck
-        config = Config(args.timeout, args.seed, record, method=args.method, deadline=deadline)
+        chosen = {"method": args.method, "device": args.device}
+        config = Config(args.timeout, args.seed, record, **chosen, deadline=deadline)
         verdict = verify_query(self.model, task.query, config, task.line.update)
         answer = self._recheck(verdict, self.model, task.query)
         task.enter("answer", "answering")

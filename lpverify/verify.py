@@ -49,6 +49,7 @@ from lpverify.search.engines import (
     reduction_effort,
     shallow,
     suits_programs,
+    torch_device,
     torch_float32,
     usable_cores,
 )
@@ -81,8 +82,10 @@ def verify_query(
 
     Raises:
         InputError: Query and network do not fit.
-        UnsupportedError: Something in them can't be treated.
+        UnsupportedError: Something in them can't be treated, or there is no such device.
     """
+    if config.device == "cuda":
+        torch_device(config)
     problem = compile_problem(model.network, query)
     if not problem.cases:
         return Unsat(Proof(0, (), config.record_proof), Progress(stage="the input set is empty"))
@@ -175,7 +178,7 @@ class _Ladder:
 
     def _reduced_contestants(self, plain: Reduced, first: Effort) -> Iterator[Contestant]:
         """The searches that start from optimised boxes; the first ones from what is known already."""
-        arithmetic = torch_float32(self.problem, SEARCH_COEFFICIENTS)
+        arithmetic = torch_float32(self.problem, SEARCH_COEFFICIENTS, torch_device(self.config))
         boxes = {
             k: Box(*map(arithmetic.place, map(to_numpy, (b.lower, b.upper)))) for k, b in plain.boxes.items()
         }

@@ -14,6 +14,7 @@ from lpverify.bounds.halfspaces import Table, table_of
 from lpverify.bounds.reduce import alternative_cases
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.config import Config
+from lpverify.errors import UnsupportedError
 from lpverify.interval import Array
 from lpverify.kernels.dense import DenseKernel, extension
 from lpverify.multipliers import Effort, Method, Schedule
@@ -44,16 +45,32 @@ FEW_ALTERNATIVES = 16
 TORCH_WORK = 2_000_000  # multiplications of one evaluation from which torch pays for its import
 
 
-def torch_float32(problem: Problem, limit: int) -> Arithmetic:
-    """Torch on the CPU, coefficients in float32."""
+def torch_float32(problem: Problem, limit: int, device: str = "cpu") -> Arithmetic:
+    """Torch on a device, coefficients in float32."""
     import torch  # noqa: PLC0415  (slow to import)
 
     def place(array: np.ndarray) -> Array:
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     network = problem.network.convert(place, np.float32)
     reference = problem.network.convert(place)
-    return Arithmetic(network, reference, place, torch.zeros(1), limit)
+    return Arithmetic(network, reference, place, torch.zeros(1, device=device), limit)
+
+
+def torch_device(config: Config) -> str:
+    """The device that a configuration means.
+
+    Raises:
+        UnsupportedError: It asks for CUDA, and torch finds none.
+    """
+    if config.device == "cpu":
+        return "cpu"
+    import torch  # noqa: PLC0415  (slow to import)
+
+    found = torch.cuda.is_available()
+    if config.device == "cuda" and not found:
+        raise UnsupportedError("device cuda: torch finds no CUDA device; use cpu or auto")
+    return "cuda" if found else "cpu"
 
 
 def numpy_float32(problem: Problem, limit: int) -> Arithmetic:
@@ -67,7 +84,7 @@ def choose_arithmetic(problem: Problem, config: Config) -> Arithmetic:
     network = problem.network
     convolutional = any(isinstance(n.op, Conv) for n in network.nodes)
     if convolutional and network.work[network.output] > TORCH_WORK:
-        return torch_float32(problem, config.max_coefficients * 4)
+        return torch_float32(problem, config.max_coefficients * 4, torch_device(config))
     return double_precision(problem, config.max_coefficients)
 
 

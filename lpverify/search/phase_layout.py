@@ -1,8 +1,9 @@
 """How the subproblems of the search over phases lie in columns.
 
-All neurons of the network, ReLU after ReLU, form one axis. Columns: `node` and `case` (as in `Subproblem`),
-`margin` of the parent, `sign` (1 active, -1 inactive, 0 open, a neuron each), `alpha` and `beta` (per row and
-neuron; in small types, because any rounding of multipliers is admissible).
+All neurons of the network, ReLU after ReLU, form one axis. Columns: `node` and `case` (as in
+`Subproblem`), `margin` (what is known of it; positive: refuted, it seems), `sign` (1 active, -1 inactive, 0
+open, a neuron each), `alpha` and `beta` (per row and neuron; in small types, because any rounding of
+multipliers is admissible).
 """
 
 from collections.abc import Mapping, Sequence

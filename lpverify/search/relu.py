@@ -111,10 +111,13 @@ class ReluSearch:
             self.pool.reorder(np.argsort(-self.pool.column("margin"), kind="stable"))
         items = self.pool.take(self.most)
         self.bounded += len(items["node"])
+        items = self._close_foreseen(items)
+        if not len(items["node"]):
+            return None
         found = self._ascend(items)
         margins = to_numpy(found.value) - self.bounds[items["case"]]
         row, margin = margins.argmax(axis=1), margins.max(axis=1)
-        refuted = self._close(items, found, np.flatnonzero(margin > 0))
+        refuted = self._close(items, found.multipliers, np.flatnonzero(margin > 0))
         left = np.flatnonzero(~refuted)
         if not len(left):
             return None
@@ -122,6 +125,13 @@ class ReluSearch:
         if witness is None:
             self._split(items, found, left, row, margin)
         return witness
+
+    def _close_foreseen(self, items: Columns) -> Columns:
+        """Closes those that were refuted when they were looked at ahead; returns the others."""
+        foreseen = np.flatnonzero(items["margin"] > 0)
+        sides = self.layout.sides(self.arithmetic.place(items["sign"]))
+        refuted = self._close(items, self.layout.multipliers(items, sides), foreseen)
+        return {name: column[~refuted] for name, column in items.items()}
 
     def _ascend(self, items: Columns) -> Ascended:
         """Proposals for the batch; the columns get the multipliers."""
@@ -150,7 +160,7 @@ class ReluSearch:
     def _seeds(self, items: Columns) -> Array:
         return unit_rows(self.forms[items["case"]], self.arithmetic)
 
-    def _close(self, items: Columns, found: Ascended, chosen: np.ndarray) -> np.ndarray:
+    def _close(self, items: Columns, multipliers: Multipliers, chosen: np.ndarray) -> np.ndarray:
         """Bounds the chosen ones again with all rounding covered; closes what that refutes."""
         refuted, nodes = np.zeros(len(items["node"]), bool), items["node"]
         numbers = self.tree.nodes.column("effort")
@@ -163,7 +173,7 @@ class ReluSearch:
         box = Box(*(xp.broadcast_to(end, (count, end.shape[1])) for end in (self.box.lower, self.box.upper)))
         region = Region(box, self.layout.boxes(*self.layout.ends(sign)))
         batch = Batch(part["case"], region, self.layout.sides(sign))
-        warm = found.multipliers.rows(chosen)
+        warm = multipliers.rows(chosen)
         rows = self.places[part["case"]]
         evaluation = evaluate(self.problem, self.arithmetic, batch, self.effort, warm, rows)
         for i in np.flatnonzero(evaluation.refuted):
@@ -190,21 +200,20 @@ class ReluSearch:
     ) -> None:
         """Pushes both children of each subproblem that has an unstable neuron."""
         scores = to_numpy(self._scores(items, found, left, row))
-        neuron = self._look_ahead(items, left, scores, margin[left])
-        closed = scores[np.arange(len(left)), neuron] < 0
-        self.rest += [self._single(items, int(i)) for i in left[closed]]
-        left, neuron = left[~closed], neuron[~closed]
-        parents = {name: column[left] for name, column in items.items()}
-        parents["margin"] = margin[left]
-        children = [self._children(parents, neuron, upper) for upper in (False, True)]
+        neuron, margins = self._look_ahead(items, left, scores, margin[left])
+        stable = scores[np.arange(len(left)), neuron] < 0
+        self.rest += [self._single(items, int(i)) for i in left[stable]]
+        parents = {name: column[left[~stable]] for name, column in items.items()}
+        children = [self._children(parents, neuron[~stable], upper) for upper in (False, True)]
         both = {name: np.concatenate([c[name] for c in children]) for name in parents}
+        both["margin"] = np.concatenate([m[~stable] for m in margins])
         order = np.argsort(-both["margin"], kind="stable")
         self.pool.push({name: column[order] for name, column in both.items()})
 
     def _look_ahead(
         self, items: Columns, left: np.ndarray, scores: np.ndarray, margin: np.ndarray
-    ) -> np.ndarray:
-        """Of the neurons with the best scores the one that raises its children's bounds most.
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Of the neurons with the best scores the one that raises its children's margins most, and those.
 
         With the parent's multipliers; what counts is the better child, the other one breaks ties, as a child
         that is closed at once is worth more than two that are nearly.
@@ -212,14 +221,15 @@ class ReluSearch:
         count = min(AHEAD, scores.shape[1])
         tried = np.argpartition(-scores, count - 1, axis=1)[:, :count]
         parents = {name: np.repeat(column[left], count, axis=0) for name, column in items.items()}
-        gains = []
+        margins, gains = [], []
         for upper in (False, True):
             values = self._values(self.layout.children(parents, tried.reshape(-1), upper))
-            gain = values.reshape(tried.shape) - margin[:, None]
-            gains.append(np.minimum(np.nan_to_num(gain), -margin[:, None]))
+            margins.append(np.maximum(np.nan_to_num(values.reshape(tried.shape)), margin[:, None]))
+            gains.append(np.minimum(margins[-1], 0.0) - margin[:, None])
         merit = np.maximum(*gains) + SECOND * np.minimum(*gains)
         best = np.where(np.take_along_axis(scores, tried, axis=1) >= 0, merit, -np.inf).argmax(axis=1)
-        return tried[np.arange(len(left)), best]
+        entry = np.arange(len(left))
+        return tried[entry, best], [m[entry, best] for m in margins]
 
     def _values(self, items: Columns) -> np.ndarray:
         """Margins with the multipliers as they are, by proposals."""
