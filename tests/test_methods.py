@@ -87,6 +87,9 @@ def scale_of(item):
     return 1e-6 * (1 + max(oracle.sizes(item.layers, ends)[-2:]))
 
 
+SOLVABLE = 1e20  # HiGHS takes numbers from there on for infinite; only soundness can be asked of it
+
+
 @pytest.mark.parametrize("start", range(0, NETWORKS, CHUNK))
 def test_the_chain_ends_at_the_exact_minimum(start):
     for seed in range(start, start + CHUNK):
@@ -99,6 +102,8 @@ def test_the_chain_ends_at_the_exact_minimum(start):
             if method != "milp":  # it is on top of `lp`
                 assert (found.lower >= before).all(), (seed, method)
                 before = found.lower
+        if slack > 1e-6 * SOLVABLE:
+            continue
         assert (found.lower >= exact - slack).all() and (before <= found.lower + slack).all(), seed
         assert np.abs(found.claimed - exact).max() <= slack
 
