@@ -45,6 +45,7 @@ from lpverify.problem import Problem
 
 MEMORY = 1.5e9  # bytes that the functions of one value may take
 NEARLY = 2.0**-12  # of its width: neurons that are stable by less stay, so that others find the same ones
+WIDE = 4.0  # times the budget's multiplications that one costs in double precision, outside of dense products
 MOST_ALTERNATIVES = 64
 VANISHING = 1e-30  # weights below become errors; single precision would lose them
 
@@ -99,13 +100,14 @@ def reduce(
         problem: Its network consists of affine nodes and ReLUs.
         arithmetic: For it.
         box: `(1, n)`, placed where the arithmetic's arrays are.
-        effort: `ascent` steps and `budget` of the backward bounds.
+        effort: `ascent` steps, and a `budget`: where that does not suffice for the backward bounds of a value
+            it keeps its interval, where it does not suffice for the network there is no reduction.
         known: Boxes of values of the network that hold on the region, `(1, *shape)`.
         kept: The elements that have to remain, others being found stable; default: all unstable ones.
 
     Returns:
-        None where that is not possible: other nodes, too much memory, undefined numbers, an element that
-        should be stable and is not.
+        None where that is not possible: other nodes, too much memory or work, undefined numbers, an element
+        that should be stable and is not.
     """
     free = int(to_numpy(box.lower < box.upper).sum())
     if 8.0 * free * max(prod(node.shape) for node in problem.network.nodes) > MEMORY:
@@ -179,7 +181,7 @@ def _affine(small: "_Small", whole: Frame, k: int, operands: Sequence[_Form]) ->
     assert isinstance(node.op, AffineOp)
     columns = len(small.radii)
     sizes = [prod(node.shape), *(prod(whole.network.nodes[i].shape) for i in node.inputs)]
-    if 8.0 * columns * sum(sizes) > MEMORY:
+    if 8.0 * columns * sum(sizes) > MEMORY or not small.pay(columns * WIDE * node.op.work(sizes[0])):
         return None
     whole.centres.append(reference_value(whole, k))
     centre, error = whole.centres[k], affine_error(whole, k)
@@ -209,7 +211,7 @@ class _Small:
 
     def __init__(self, arithmetic: Arithmetic, box: Box, effort: Effort) -> None:
         self.arithmetic, self.box, self.effort = arithmetic, box, effort
-        self.left, self.empty = effort.budget, False
+        self.left, self.weights, self.empty = effort.budget, 0.0, False
         self.known: dict[int, Box] = {}
         self.kept: dict[int, np.ndarray] = {}
         self.boxes: dict[int, Box] = {}
@@ -229,6 +231,13 @@ class _Small:
         self.frame = propagate(small.network, region, Effort("ibp"), *arguments)
         self.centres, self.radii = self.frame.centres[-1][0], radius(self.frame, network.output)[0]
         self.empty = self.empty or bool(self.frame.empty.any())
+
+    def pay(self, cost: float) -> bool:
+        """Takes something from the budget, if there is so much left."""
+        if cost > self.left:
+            return False
+        self.left -= cost
+        return True
 
     def inputs(self) -> _Form:
         """The function of the inputs; those without a range are constants."""
@@ -258,6 +267,9 @@ class _Small:
         if not np.delete(stable, chosen).all():
             return None
         self.kept[value] = chosen
+        self.weights += 12.0 * len(chosen) * len(self.radii)
+        if self.weights > MEMORY:
+            return None
         if len(chosen):
             self._append(_picked(flat, chosen), low[chosen], high[chosen])
         return self._rectified(flat, low, chosen, form.slopes.shape[1:])
@@ -279,9 +291,8 @@ class _Small:
         xp, chosen = namespace(low), np.flatnonzero(to_numpy((low < 0) & (high > 0)))
         network = self.small.network
         cost = 2.0 * len(chosen) * network.work[network.output] * (1 + 2 * ascent)
-        if not self.known or not len(chosen) or cost > self.left:
+        if not self.known or not len(chosen) or not self.pay(cost):
             return low, high
-        self.left -= cost
         low, high = (xp.asarray(end, copy=True) for end in (low, high))
         step = max(1, self.small.limit // (2 * len(self.radii) * (4 if ascent else 1)))
         for first in range(0, len(chosen), step):
