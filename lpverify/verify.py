@@ -64,7 +64,9 @@ from lpverify.verdict import Progress, Sat, Timeout, Unsat, Verdict, Witness
 Report = Callable[[Progress], None]
 CANDIDATE_CASES = 64
 SWEPT_ELEMENTS = 4_000_000  # of all values, in all cases that are bounded together
-FIRST_SECONDS = 0.5  # of branch and bound by the kernel, before the gradient attack
+FIRST_SECONDS = (
+    0.5  # of branch and bound by the kernel before the gradient attack; of that before slow bounds
+)
 SEARCH_COEFFICIENTS = 2**22  # of one backward pass through a reduced network, held at a time
 ATTACKED_ELEMENTS = 200_000_000  # of all values, in all points of a gradient attack together
 
@@ -149,6 +151,9 @@ class _Ladder:
 
     def _by_reduction(self, arithmetic: Arithmetic) -> Verdict:
         """The only root's reduced network; without a verdict again, from optimised boxes, and searched."""
+        witness = None if arithmetic.like.dtype.itemsize == 8 else self._attack(arithmetic, FIRST_SECONDS)
+        if witness is not None:  # before bounds that take seconds
+            return Sat(witness, self._progress("attack"))
         plain = reduction_effort(self.config, 0)
         reduced = reduce(self.problem, arithmetic, self._root_box(arithmetic), plain)
         if reduced is None:
@@ -285,9 +290,10 @@ class _Ladder:
                 return witness
         return None
 
-    def _attack(self, arithmetic: Arithmetic) -> Witness | None:
+    def _attack(self, arithmetic: Arithmetic, seconds: float = float("inf")) -> Witness | None:
         """Gradient attacks within their share of the time, all open cases in turn."""
-        end = self.config.deadline.within(self.config.attack_share * self.config.deadline.remaining)
+        share = self.config.attack_share * self.config.deadline.remaining
+        end = self.config.deadline.within(min(share, seconds))
         elements = sum(int(np.prod(n.shape)) for n in self.problem.network.nodes)
         plan = AttackPlan(restarts=int(np.clip(ATTACKED_ELEMENTS // elements, 2, AttackPlan.restarts)))
         rounds = 2 if len(self.roots) < CANDIDATE_CASES else 1
