@@ -22,11 +22,18 @@ from lpverify.bounds.evaluate import (
     evaluate,
     to_numpy,
 )
-from lpverify.bounds.farkas import alternatives, combination_bound, necessary, open_alternatives
+from lpverify.bounds.farkas import (
+    alternative_cases,
+    alternatives,
+    combination_bound,
+    necessary,
+    open_alternatives,
+)
 from lpverify.bounds.halfspaces import HalfSpaces, shrink, table_of
 from lpverify.bounds.phase_proof import AlternativePrograms, holds
-from lpverify.bounds.reduce import alternative_cases, reduce_again
+from lpverify.bounds.reduce import reduce_again
 from lpverify.bounds.subproblem import Subproblem, child, inherit, make_batch
+from lpverify.errors import InternalError
 from lpverify.interval import Array, Box
 from lpverify.multipliers import Effort, Multipliers, Schedule
 from lpverify.problem import Problem
@@ -35,6 +42,14 @@ from lpverify.proof import Leaf, PhaseTree, Proof, ProofNode, covers
 MOST_ALTERNATIVES = 20_000
 MORE_STEPS = 2  # times the recorded ones: to prove stable what the search found so, in other arithmetic
 AGAIN = Schedule(steps=20)
+
+MISFITS = (
+    KeyError,
+    IndexError,
+    ValueError,
+    AssertionError,
+    InternalError,
+)  # splits, rows, multipliers of others
 
 Ends: TypeAlias = tuple[Array, Array]
 
@@ -94,7 +109,11 @@ class _Checker:
             else:
                 stack.append(root)
         while stack:
-            stack.extend(self._visit(stack.pop()))
+            item = stack.pop()
+            try:
+                stack.extend(self._visit(item))
+            except MISFITS as error:
+                self.failures.append(f"node {item.node} does not fit the problem: {error!r}")
         return CheckReport(self.leaves, tuple(self.failures))
 
     def _reduced(self, root: Subproblem) -> list[Subproblem]:

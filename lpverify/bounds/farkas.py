@@ -4,7 +4,7 @@ On a region where the network is linear this is exact: the multipliers come from
 what is proven is recomputed here with all rounding covered (Neumaier and Shcherbina 2004, section 3).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from lpverify.bounds.linear import backward, centre_value
 from lpverify.interval import SUM_INFLATION, Box, gamma
 from lpverify.problem import Problem
 from lpverify.proof import Combination, NeuronSplit
+
+MOST_ALTERNATIVES = 64  # that become cases
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,14 @@ def alternatives(problem: Problem, case: int, most: int) -> list[tuple[int, ...]
 
     found = problem.cases[case].condition.fold(leaf, both, either)
     return found if len(found) <= most else None
+
+
+def alternative_cases(problem: Problem, case: int) -> Problem | None:
+    """The problem whose cases are the alternatives of one case; None if there are too many."""
+    found = alternatives(problem, case, MOST_ALTERNATIVES)
+    if not found:
+        return None
+    return replace(problem, cases=tuple(problem.cases[case].only(atoms) for atoms in found))
 
 
 def open_alternatives(

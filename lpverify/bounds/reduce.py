@@ -19,7 +19,6 @@ import numpy as np
 
 from lpverify.bounds.alpha import ascend
 from lpverify.bounds.evaluate import Arithmetic, to_numpy
-from lpverify.bounds.farkas import alternatives
 from lpverify.bounds.frame import Frame, affine_error, first_frame, radius, reference_value
 from lpverify.bounds.linear import backward, centre_value
 from lpverify.bounds.propagate import Region, propagate
@@ -30,6 +29,8 @@ from lpverify.interval import (
     Box,
     gamma,
     namespace,
+    round_up,
+    smallest,
     sound_box,
     tiny,
     to_double,
@@ -46,7 +47,6 @@ from lpverify.problem import Problem
 MEMORY = 1.5e9  # bytes that the functions of one value may take
 NEARLY = 2.0**-12  # of its width: neurons that are stable by less stay, so that others find the same ones
 WIDE = 4.0  # times the budget's multiplications that one costs in double precision, outside of dense products
-MOST_ALTERNATIVES = 64
 VANISHING = 1e-30  # weights below become errors; single precision would lose them
 
 
@@ -137,14 +137,6 @@ def reduce_again(
     return reduced
 
 
-def alternative_cases(problem: Problem, case: int) -> Problem | None:
-    """The problem whose cases are the alternatives of one case; None if there are too many."""
-    found = alternatives(problem, case, MOST_ALTERNATIVES)
-    if not found:
-        return None
-    return replace(problem, cases=tuple(problem.cases[case].only(atoms) for atoms in found))
-
-
 def _walk(small: "_Small", known: Mapping[int, Box], wanted: Mapping[int, np.ndarray] | None) -> _Form | None:
     """The function of the network's result; the functions of values are dropped after their last use."""
     network = small.arithmetic.reference
@@ -190,9 +182,10 @@ def _affine(small: "_Small", whole: Frame, k: int, operands: Sequence[_Form]) ->
         slopes = xp.zeros((columns, *node.shape), dtype=centre.dtype, device=centre.device)
         return _Form(slopes, centre, xp.zeros_like(centre) + error)
     relative = node.op.error_factors(centre)[0] * 1.01
-    lost = tiny(centre) * float(1.0 + small.radii.sum())
+    # Underflow of the products of the slopes before, and of those here.
+    lost = smallest(centre) * (max(node.op.terms) + 8.0) * float(1.0 + small.radii.sum())
     terms = (f.error + relative * small.reach(f)[None] + lost for f in operands)
-    error = (node.op.magnitude(*terms) + error) * SUM_INFLATION
+    error = (node.op.magnitude(*terms) + error + lost) * SUM_INFLATION
     slopes = node.op.linear(*(_widened(f.slopes, columns) for f in operands))
     if not bool(xp.isfinite(slopes).all() & xp.isfinite(error).all()):
         return None
@@ -230,6 +223,10 @@ class _Small:
         region, arguments = Region(self.box, self.known), (small.limit, small.reference, small.like)
         self.frame = propagate(small.network, region, Effort("ibp"), *arguments)
         self.centres, self.radii = self.frame.centres[-1][0], radius(self.frame, network.output)[0]
+        box = self.frame.boxes[-1].rows(0)
+        self.middle = 0.5 * box.lower + 0.5 * box.upper
+        half = namespace(box.lower).maximum(box.upper - self.middle, self.middle - box.lower)
+        self.half = round_up(half + abs(self.middle) * DOUBLE)
         self.empty = self.empty or bool(self.frame.empty.any())
 
     def pay(self, cost: float) -> bool:
@@ -276,12 +273,14 @@ class _Small:
 
     def _interval(self, form: _Form, hint: Box | None) -> tuple[Array, Array]:
         """The range of a function over the symbols' boxes, flat."""
-        xp, reach = namespace(form.centre), self.reach(form)[None]
-        spread = (
-            reach + form.error + gamma(len(self.radii) + 8, DOUBLE) * (reach + abs(form.centre))
-        ) * SUM_INFLATION
+        xp, columns = namespace(form.centre), len(form.slopes)
+        flat = form.slopes.reshape((columns, -1))
+        middle, half = self.middle[:columns] - self.centres[:columns], self.half[:columns]
+        shift, reach = (v.reshape(form.centre.shape) for v in (middle @ flat, half @ abs(flat)))
+        rounding = gamma(columns + 8, DOUBLE) * (abs(form.centre) + 2 * self.reach(form)[None] + reach)
+        spread = reach + (form.error + rounding) * SUM_INFLATION
         spread = spread + tiny(spread)
-        low, high = sound_box(form.centre - spread, form.centre + spread)
+        low, high = sound_box(form.centre + shift - spread, form.centre + shift + spread)
         if hint is not None:
             low, high = xp.maximum(low, hint.lower), xp.minimum(high, hint.upper)
         return low.reshape(-1), high.reshape(-1)

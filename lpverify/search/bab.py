@@ -168,7 +168,10 @@ class Search:
             witness = self.replay(point, item.case)
             if witness is not None:
                 return witness
-        self.stuck += 1
+        if self.deadline.passed:  # the program may have been cut off
+            self.frontier.push([item])
+        else:
+            self.stuck += 1
         return None
 
     def _children(self, item: Subproblem, split: Split) -> tuple[Subproblem, Subproblem]:

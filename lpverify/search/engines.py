@@ -8,10 +8,9 @@ import numpy as np
 
 from lpverify.bounds.condense import condense
 from lpverify.bounds.evaluate import Arithmetic, double_precision
-from lpverify.bounds.farkas import alternatives
+from lpverify.bounds.farkas import alternative_cases, alternatives
 from lpverify.bounds.forward import NEGLIGIBLE
 from lpverify.bounds.halfspaces import Table, table_of
-from lpverify.bounds.reduce import alternative_cases
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.config import Config
 from lpverify.errors import UnsupportedError

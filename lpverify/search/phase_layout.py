@@ -17,7 +17,7 @@ from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Multipliers
 from lpverify.network import Network
 from lpverify.ops.piecewise import Relu
-from lpverify.proof import NeuronSplit
+from lpverify.proof import NeuronSplit, Split
 from lpverify.search.pool import Columns
 
 LEVELS = 255  # of alpha in the queue
@@ -130,15 +130,10 @@ class PhaseLayout:
         """Arrays `(B, R, size)` of ReLUs or values side by side, `(B, R, neurons)`."""
         return namespace(self.low).concat([arrays[k] for k in keys], axis=-1)
 
-    def single(self, items: Columns, i: int) -> Subproblem:
+    def single(self, items: Columns, i: int, path: Sequence[Split]) -> Subproblem:
         """One of them as the general engine knows it, with the root's box still to be filled in."""
-        sign = items["sign"][i]
-        low, high = self.ends(self.arithmetic.place(sign[None]))
+        low, high = self.ends(self.arithmetic.place(items["sign"][i][None]))
         known = {v: (low[0, p], high[0, p]) for v, p in zip(self.values, self.parts, strict=True)}
-        splits = []
-        for neuron in np.flatnonzero(sign):
-            place = int(np.searchsorted(self.firsts, neuron, side="right")) - 1
-            element = int(neuron - self.firsts[place])
-            splits.append(NeuronSplit(self.values[place], element, bool(sign[neuron] > 0)))
+        splits = tuple(s for s in path if isinstance(s, NeuronSplit))
         empty = np.zeros(0)
-        return Subproblem(int(items["node"][i]), int(items["case"][i]), empty, empty, known, tuple(splits))
+        return Subproblem(int(items["node"][i]), int(items["case"][i]), empty, empty, known, splits)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lpverify.bounds.reduce import Reduced, alternative_cases
+from lpverify.bounds.farkas import alternative_cases
+from lpverify.bounds.reduce import Reduced
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.config import Deadline
 from lpverify.errors import InternalError

@@ -80,6 +80,7 @@ class ReluSearch:
             self.pool = Pool(self.layout.shapes())
             self.pool.push(self.layout.roots(self.waiting))
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is undefined or unbounded proves nothing
     def run(self, deadline: Deadline, rounds: int | None = None) -> Verdict:
         """Refutes all subproblems, or finds a counterexample, or says how far it came; can be resumed.
 
@@ -248,7 +249,8 @@ class ReluSearch:
 
     def _single(self, items: Columns, i: int) -> Subproblem:
         lower, upper = (to_numpy(end)[0] for end in (self.box.lower, self.box.upper))
-        return replace(self.layout.single(items, i), lower=lower, upper=upper)
+        item = self.layout.single(items, i, self.tree.path(int(items["node"][i])))
+        return replace(item, lower=lower, upper=upper)
 
     def _scores(self, items: Columns, found: Ascended, left: np.ndarray, row: np.ndarray) -> Array:
         """What each neuron's lines lose at the point where the worst row's bound is attained; -1: stable."""
