@@ -33,6 +33,7 @@ STEPS, ROOT_STEPS = 10, 40  # of ascent
 ELEMENTS = 4_000_000  # coefficients of one batch
 MOST = 512  # subproblems of one batch
 RESTART_EVERY = 16  # rounds between best-bound restarts
+MEMORY = 2**30  # bytes of open subproblems from which the search goes on strictly depth first
 CANDIDATES = 2  # points that are tried a round
 SHARE = 0.1  # of the intercept score, beside the gap at the point
 
@@ -108,7 +109,8 @@ class ReluSearch:
     def _round(self) -> Witness | None:
         """Bounds a batch, closes what is refuted and splits the rest."""
         self.rounds += 1
-        if self.rounds % RESTART_EVERY == 0:
+        room = self.pool.size_of_entry * len(self.pool) < MEMORY
+        if self.rounds % RESTART_EVERY == 0 and room:
             self.pool.reorder(np.argsort(-self.pool.column("margin"), kind="stable"))
         items = self.pool.take(self.most)
         self.bounded += len(items["node"])
