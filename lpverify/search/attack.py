@@ -71,10 +71,35 @@ def gradient_attack(
 ) -> Witness | None:
     """One round of restarts on one case; None when nothing was found or time ran out."""
     description = problem.cases[case]
+    x = _starts(description.box.lower, description.box.upper, rng, plan.restarts)
+    direction = rng.normal(size=(len(x) // 3, len(description.forms)))
+    return descend(problem, arithmetic, case, x, replay, plan, deadline, direction)
+
+
+def descend(
+    problem: Problem,
+    arithmetic: Arithmetic,
+    case: int,
+    x: np.ndarray,
+    replay: Replay,
+    plan: AttackPlan,
+    deadline: Deadline,
+    direction: np.ndarray | None = None,
+) -> Witness | None:
+    """Goes down from points `(N, n)` of a case's box.
+
+    Args:
+        problem: What the case belongs to.
+        arithmetic: For gradients.
+        case: Which one.
+        x: Where to start.
+        replay: Turns points into witnesses.
+        plan: Its `steps` and their sizes.
+        deadline: When to give up.
+        direction: `(k, atoms)`: the first k points follow these combinations of atoms in their first steps.
+    """
+    description = problem.cases[case]
     lower, upper = description.box.lower, description.box.upper
-    x = _starts(lower, upper, rng, plan.restarts)
-    diverse = len(x) // 3
-    direction = rng.normal(size=(diverse, len(description.forms)))
     step = plan.first_step * (upper - lower)
     for count in range(plan.steps):
         values, gradient = _gradient(arithmetic, description, x, count, direction if count < 4 else None)

@@ -22,7 +22,7 @@ from lpverify.config import Deadline
 from lpverify.interval import Array, Box, namespace, to_type_down, to_type_up
 from lpverify.multipliers import Effort, Multipliers, Schedule
 from lpverify.problem import Problem
-from lpverify.search.attack import Replay, try_points
+from lpverify.search.attack import AttackPlan, Replay, descend, try_points
 from lpverify.search.phase_layout import PhaseLayout
 from lpverify.search.pool import Columns, Pool
 from lpverify.search.tree import Tree
@@ -35,6 +35,8 @@ MOST = 512  # subproblems of one batch
 RESTART_EVERY = 16  # rounds between best-bound restarts
 MEMORY = 2**30  # bytes of open subproblems from which the search goes on strictly depth first
 CANDIDATES = 2  # points that are tried a round
+DESCENT_EVERY = 8  # rounds between descents
+DESCENT = AttackPlan(restarts=32, steps=12, first_step=0.125, decay=0.75)
 SHARE = 0.1  # of the intercept score, beside the gap at the point
 
 
@@ -61,6 +63,7 @@ class ReluSearch:
     rest: list[Subproblem] = field(default_factory=list)
     rounds: int = 0
     bounded: int = 0
+    deadline: Deadline = field(default_factory=Deadline)
     layout: PhaseLayout = field(init=False)
     pool: Pool = field(default_factory=lambda: Pool({}))
 
@@ -89,6 +92,7 @@ class ReluSearch:
             deadline: Then it ends.
             rounds: And after so many batches.
         """
+        self.deadline = deadline
         while len(self.pool):
             if deadline.passed or rounds == 0:
                 return Timeout(self.progress())
@@ -189,14 +193,24 @@ class ReluSearch:
     def _candidates(
         self, items: Columns, found: Ascended, left: np.ndarray, row: np.ndarray, margin: np.ndarray
     ) -> Witness | None:
-        """The points at which the worst bounds are attained."""
-        for i in left[np.argsort(margin[left])[:CANDIDATES]]:
-            point = to_numpy(found.primal[0][int(i), int(row[i])]).astype(np.float64)[None]
-            point = np.clip(point, *(to_numpy(end) for end in (self.box.lower, self.box.upper)))
-            witness = try_points(self.problem, int(items["case"][i]), point, self.replay, most=1)
+        """The points at which the worst bounds are attained; now and then a descent from many of them."""
+        worst = left[np.argsort(margin[left])]
+        points = self._points(found, worst[: DESCENT.restarts], row)
+        for i, point in zip(worst[:CANDIDATES], points, strict=False):
+            witness = try_points(self.problem, int(items["case"][i]), point[None], self.replay, most=1)
             if witness is not None:
                 return witness
-        return None
+        if self.rounds % DESCENT_EVERY != 1:
+            return None
+        case = int(items["case"][worst[0]])
+        same = items["case"][worst[: DESCENT.restarts]] == case
+        goal = (self.problem, self.arithmetic, case, points[same], self.replay)
+        return descend(*goal, DESCENT, self.deadline)
+
+    def _points(self, found: Ascended, chosen: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Where the bounds of the chosen ones' rows are attained, `(N, n)`, inside of the box."""
+        points = to_numpy(found.primal[0][chosen, row[chosen]]).astype(np.float64)
+        return np.clip(points, *(to_numpy(end) for end in (self.box.lower, self.box.upper)))
 
     def _split(
         self, items: Columns, found: Ascended, left: np.ndarray, row: np.ndarray, margin: np.ndarray

@@ -5,7 +5,14 @@ from lpverify.bounds.evaluate import double_precision
 from lpverify.config import Deadline
 from lpverify.problem import compile_problem
 from lpverify.replay import Replayer
-from lpverify.search.attack import AttackPlan, active_atoms, first_candidates, gradient_attack, try_points
+from lpverify.search.attack import (
+    AttackPlan,
+    active_atoms,
+    descend,
+    first_candidates,
+    gradient_attack,
+    try_points,
+)
 
 ATOMS = "(assert (or (and (<= Y_0 {a}) (<= Y_1 {b})) (>= Y_0 {c})))"
 
@@ -36,6 +43,22 @@ def test_attack_beats_random_search():
             )
             is not None
         )
+    assert found >= 6
+
+
+def test_a_descent_starts_where_it_is_told():
+    """From a point next to a violation, found by sampling, it gets there; without steps it does not."""
+    found = 0
+    for seed in range(8):
+        model = random_dense(seed, (12, 24, 24, 1))
+        x = np.random.default_rng(1).uniform(-1, 1, (3000, 12))
+        values = model.network(x)[:, 0]
+        start, threshold = x[[values.argmin()]], float(values.min()) - 0.2
+        body = box_assertions([-1] * 12, [1] * 12) + f"(assert (<= Y_0 {threshold:.6f}))"
+        problem = compile_problem(model.network, query_of(model, body))
+        goal = (problem, double_precision(problem), 0, start, Replayer(model, problem))
+        assert descend(*goal, AttackPlan(steps=0), Deadline()) is None
+        found += descend(*goal, AttackPlan(steps=12, first_step=0.05), Deadline()) is not None
     assert found >= 6
 
 
