@@ -11,6 +11,7 @@ Guarantee: any alpha in [0, 1] and beta >= 0 gives a sound bound, so every itera
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
+from lpverify.bounds.adam import Adam
 from lpverify.bounds.frame import CentredLines, Frame
 from lpverify.bounds.linear import LinearBound, Sides, Trace, backward, centre_value
 from lpverify.bounds.lines import move_gradient, moved_lines, row_lines
@@ -116,7 +117,7 @@ def optimise(
         return linear, linear.concretize(frame.boxes[0]), found, trace
     xp = namespace(rows)
     alpha, beta = dict(start.alpha), dict(start.beta)
-    moments: dict[tuple[str, int], tuple[Array, Array]] = {}
+    adam = Adam()
     best: Best | None = None
     for step in range(schedule.steps + 1):
         now, trace = Multipliers(dict(alpha), dict(beta)), Trace()
@@ -133,7 +134,7 @@ def optimise(
             ("beta", beta, schedule.beta_rate),
         ):
             for k in values:
-                move = _adam(moments, (kind, k), gradients[kind, k], step + 1, xp)
+                move = adam.direction((kind, k), gradients[kind, k], step + 1)
                 values[k] = xp.clip(values[k] + (rate * speed) * move, 0.0, 1.0 if kind == "alpha" else None)
     assert best is not None
     return best
@@ -158,23 +159,6 @@ def _better(old: Best, new: Best, xp: object) -> Best:
     alpha = {k: pick(v, old[2].alpha[k]) for k, v in new[2].alpha.items()}
     beta = {k: pick(v, old[2].beta[k]) for k, v in new[2].beta.items()}
     return linear, pick(new[1], old[1]), Multipliers(alpha, beta), new[3]
-
-
-def _adam(
-    moments: dict[tuple[str, int], tuple[Array, Array]],
-    key: tuple[str, int],
-    gradient: Array,
-    step: int,
-    xp: object,
-) -> Array:
-    """Adam's direction (Kingma and Ba 2015, algorithm 1); zero where unbounded lines leave no gradient."""
-    gradient = xp.where(xp.isfinite(gradient), gradient, xp.zeros_like(gradient))  # type: ignore[attr-defined]
-    first, second = moments.get(key, (0.0, 0.0))
-    first = 0.9 * first + 0.1 * gradient
-    second = 0.999 * second + 0.001 * gradient * gradient
-    moments[key] = (first, second)
-    scale = xp.sqrt(second / (1 - 0.999**step)) + 1e-12  # type: ignore[attr-defined]
-    return first / (1 - 0.9**step) / scale
 
 
 def _gradients(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lpverify.bounds.frame import CentredLines, Frame, affine_error, centre_lines, radius
+from lpverify.bounds.frame import CentredLines, Frame, affine_error, centre_lines, radius, repeat_each
 from lpverify.interval import (
     DOUBLE,
     Array,
@@ -193,7 +193,7 @@ def _bilinear(frame: Frame, k: int, op: BilinearOp, operands: Sequence[Form]) ->
     i, j = frame.network.nodes[k].inputs
     count, columns = first.slopes.shape[:2]
     centres = [frame.cast(frame.centres[n]) for n in (i, j)]
-    at = [_repeated(c, columns) for c in centres]
+    at = [repeat_each(c, columns) for c in centres]
     flat = [f.slopes.reshape((-1, *f.slopes.shape[2:])) for f in operands]
     slopes = op.forward(at[0], flat[1]) + op.forward(flat[0], at[1])
     slopes = slopes.reshape((count, columns, *slopes.shape[1:]))
@@ -204,13 +204,6 @@ def _bilinear(frame: Frame, k: int, op: BilinearOp, operands: Sequence[Form]) ->
     error = error + op.magnitude(first.error + relative * first.reach, sizes[1])
     error = error + op.magnitude(sizes[0], sizes[1]) * gamma(op.terms + 6, DOUBLE)
     return slopes, error + op.magnitude(radii[0], radii[1])
-
-
-def _repeated(array: Array, times: int) -> Array:
-    """Each entry of the batch `times` times."""
-    xp = namespace(array)
-    spread = xp.broadcast_to(array[:, None], (array.shape[0], times, *array.shape[1:]))
-    return spread.reshape((-1, *array.shape[1:]))
 
 
 def _constant(frame: Frame, k: int, forward: Forward) -> tuple[Array, Array]:

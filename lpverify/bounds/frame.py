@@ -149,6 +149,13 @@ def outward(box: Box, like: Array) -> Box:
     return Box(to_type_down(box.lower, like), to_type_up(box.upper, like))
 
 
+def repeat_each(array: Array, times: int) -> Array:
+    """Each entry of the batch `times` times."""
+    xp = namespace(array)
+    spread = xp.broadcast_to(array[:, None], (array.shape[0], times, *array.shape[1:]))
+    return spread.reshape((-1, *array.shape[1:]))
+
+
 def radius(frame: Frame, k: int) -> Array:
     """How far a value gets from its reference, float64, up to relative rounding."""
     xp = namespace(frame.centres[k])

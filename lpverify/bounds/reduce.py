@@ -252,7 +252,7 @@ class _Small:
         """The function of a ReLU's result; its operand's unstable elements become symbols."""
         shape = form.centre.shape
         low, high = self._interval(form, hint)
-        flat = _Form(_flat(form.slopes), form.centre.reshape(-1), form.error.reshape(-1))
+        flat = _flat(form)
         for ascent in (0, self.effort.ascent)[: 1 + bool(self.effort.ascent)]:
             low, high = self._bound(flat, low, high, ascent)
         if bool((low > high).any()):
@@ -364,7 +364,7 @@ class _Small:
         """Everything, with the network's result as last value; without it the region is empty."""
         known = {k: (box.lower[0], box.upper[0]) for k, box in self.known.items()}
         if form is not None:
-            flat = _Form(_flat(form.slopes), form.centre.reshape(-1), form.error.reshape(-1))
+            flat = _flat(form)
             rows, offset, error = self._rows(flat)
             linear = _linear(rows, offset, error)
             self.nodes.append(Node(linear, (len(self.nodes) - 1,), (len(linear.weight),), "query"))
@@ -380,8 +380,10 @@ def _linear(rows: Array, offset: Array, error: Array) -> Linear:
     return Linear(weight, to_numpy(offset), offset_error=to_numpy(error))
 
 
-def _flat(slopes: Array) -> Array:
-    return slopes.reshape((len(slopes), -1))
+def _flat(form: _Form) -> _Form:
+    """The same with one axis of elements."""
+    slopes = form.slopes.reshape((len(form.slopes), -1))
+    return _Form(slopes, form.centre.reshape(-1), form.error.reshape(-1))
 
 
 def _picked(form: _Form, chosen: np.ndarray) -> _Form:

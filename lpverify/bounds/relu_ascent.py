@@ -1,7 +1,7 @@
 """Ascent in alpha and beta where every nonlinear node is a ReLU: proposals only, as fast as they come.
 
 Accepts: networks of affine nodes and ReLUs with boxes, rows of one value, split constraints.
-Method: projected supergradient ascent (Adam; Kingma and Ba 2015, algorithm 1) on the bounds of
+Method: projected supergradient ascent (`bounds.adam`) on the bounds of
 alpha-CROWN (Xu et al. 2021, arXiv:2011.13824, section 3) and beta-CROWN (Wang et al. 2021,
 arXiv:2103.06624, section 3.3).
 One backward pass finds which line each neuron takes, one pass forward the point at which the linear bound is
@@ -14,6 +14,7 @@ whoever uses them bounds the rows again (`bounds.alpha.bound_rows`).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from lpverify.bounds.adam import Adam
 from lpverify.bounds.linear import Sides
 from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Multipliers, Schedule
@@ -35,29 +36,6 @@ class _Lines:
     slope: Array
     intercept: Array
     free: Array
-
-
-@dataclass
-class _Moment:
-    """Adam's two running means of one multiplier's gradients."""
-
-    first: Array
-    second: Array
-
-    def direction(self, gradient: Array, step: int) -> Array:
-        """The step to take; zero where unbounded lines leave no gradient. Overwrites the gradient."""
-        xp = namespace(gradient)
-        gradient = xp.where(xp.isfinite(gradient), gradient, xp.zeros_like(gradient))
-        self.first *= 0.9
-        self.first += 0.1 * gradient
-        self.second *= 0.999
-        gradient *= gradient
-        gradient *= 0.001
-        self.second += gradient
-        scale = xp.sqrt(self.second)
-        scale *= (1 - 0.999**step) ** -0.5
-        scale += 1e-12
-        return self.first / scale * (1 / (1 - 0.9**step))
 
 
 @dataclass
@@ -121,7 +99,7 @@ class ReluAscent:
         """Ascends from `start`; `done` is asked with the best values `(B, R)` so far."""
         alpha = {k: self._fixed(k, v) for k, v in start.alpha.items() if k in self.lines}
         beta = {k: 1.0 * v for k, v in start.beta.items() if k in self.signs}
-        moments: dict[tuple[str, int], _Moment] = {}
+        adam = Adam()
         best: tuple[Array, Multipliers] | None = None
         for step in range(schedule.steps + 1):
             value, coefficients, primal = self._evaluate(alpha, beta)
@@ -133,10 +111,12 @@ class ReluAscent:
                 gradient = coefficients[k].clip(0.0, None)
                 gradient *= primal[self.network.nodes[k].inputs[0]]
                 gradient *= self.lines[k].free
-                _ascend(alpha[k], moments, ("alpha", k), gradient, schedule.alpha_rate * rate, step + 1, 1.0)
+                move = adam.direction(("alpha", k), gradient, step + 1)
+                _go(alpha[k], move, schedule.alpha_rate * rate, 1.0)
             for k in beta:
                 gradient = -self._beyond(k, primal) * self.signs[k]
-                _ascend(beta[k], moments, ("beta", k), gradient, schedule.beta_rate * rate, step + 1, None)
+                move = adam.direction(("beta", k), gradient, step + 1)
+                _go(beta[k], move, schedule.beta_rate * rate, None)
         assert best is not None
         found = Multipliers({**start.alpha, **best[1].alpha}, {**start.beta, **best[1].beta})
         return Ascended(best[0], found, coefficients, primal)
@@ -260,20 +240,8 @@ def _sum(a: Array, v: Array) -> Array:
     return namespace(a).sum((a * v).reshape((*a.shape[:2], -1)), axis=2, dtype=namespace(a).float64)
 
 
-def _ascend(
-    array: Array,
-    moments: dict[tuple[str, int], _Moment],
-    key: tuple[str, int],
-    gradient: Array,
-    rate: float,
-    step: int,
-    most: float | None,
-) -> None:
-    """One projected step of Adam, in place."""
-    if key not in moments:
-        xp = namespace(gradient)
-        moments[key] = _Moment(xp.zeros_like(gradient), xp.zeros_like(gradient))
-    move = moments[key].direction(gradient, step)
+def _go(array: Array, move: Array, rate: float, most: float | None) -> None:
+    """One projected step, in place."""
     move *= rate
     move += array
     array[...] = move.clip(0.0, most)

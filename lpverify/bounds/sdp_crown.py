@@ -22,6 +22,7 @@ from math import inf
 
 import numpy as np
 
+from lpverify.bounds.adam import Adam
 from lpverify.bounds.alpha import bound_rows
 from lpverify.bounds.ball import UP, Entry, Segment, Track, enter, euclidean, segments, to_numpy
 from lpverify.bounds.frame import Frame, recentred, reference_error
@@ -351,10 +352,10 @@ def _ascend(chain: _Chain, rows: Array, steps: int) -> Array:
     """The best certified bounds `(B, R)` of some steps of Adam in the slopes, lambdas following."""
     xp, now = namespace(rows), _backward(chain, rows, {}, {})
     best, slopes, kept = now.lower, dict(now.slopes), dict(now.slopes)
-    moments: dict[int, tuple[Array, Array]] = {}
+    adam = Adam(1e-300)
     for step in range(steps):
         for k, gradient in _gradients(chain, now).items():
-            slopes[k] = slopes[k] + RATE * DECAY**step * _adam(moments, k, gradient, step + 1)
+            slopes[k] = slopes[k] + RATE * DECAY**step * adam.direction(k, gradient, step + 1)
         now = _backward(chain, rows, slopes, _followed(chain, now))
         gain = (now.lower > best)[:, :, None]
         kept = {k: xp.where(gain, slopes[k], v) for k, v in kept.items()}
@@ -386,14 +387,3 @@ def _gradients(chain: _Chain, now: _Pass) -> dict[int, Array]:
         gradients[k] = now.rows[k] * apart * chain.reaches[k].both
         value = now.minima[k].change + now.slopes[k] * apart
     return gradients
-
-
-def _adam(moments: dict[int, tuple[Array, Array]], k: int, gradient: Array, step: int) -> Array:
-    """Adam's direction (Kingma and Ba 2015, algorithm 1)."""
-    xp = namespace(gradient)
-    gradient = xp.where(xp.isfinite(gradient), gradient, xp.zeros_like(gradient))
-    first, second = moments.get(k, (0.0, 0.0))
-    first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient * gradient
-    moments[k] = first, second
-    scale = xp.sqrt(second / (1 - 0.999**step)) + 1e-300
-    return first / (1 - 0.9**step) / scale

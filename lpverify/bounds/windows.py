@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lpverify.bounds.frame import CentredLines, Frame
+from lpverify.bounds.frame import CentredLines, Frame, repeat_each
 from lpverify.interval import Array, Box, namespace
 from lpverify.network import Network, Node
 from lpverify.ops.base import Op, Planes
@@ -297,9 +297,9 @@ def frame_of(frame: Frame, group: Group, chosen: np.ndarray) -> Frame:
         costs,
         lines,
         planes,
-        _repeated(frame.empty, len(chosen)),
+        repeat_each(frame.empty, len(chosen)),
         frame.like,
-        _repeated(frame.slack, len(chosen)),
+        repeat_each(frame.slack, len(chosen)),
     )
 
 
@@ -307,10 +307,4 @@ def _planes(planes: Planes, group: Group, i: int, chosen: np.ndarray) -> Planes:
     """Those of elementwise products are cut, others belong to values that are whole."""
     cropped = isinstance(group.network.nodes[i].op, Multiply)
     arrays = (getattr(planes, f.name) for f in fields(planes))
-    return Planes(*(group.cut(i, chosen, a) if cropped else _repeated(a, len(chosen)) for a in arrays))
-
-
-def _repeated(array: Array, times: int) -> Array:
-    """Each region of a batch several times."""
-    shape = (array.shape[0], times, *array.shape[1:])
-    return namespace(array).broadcast_to(array[:, None], shape).reshape((-1, *array.shape[1:]))
+    return Planes(*(group.cut(i, chosen, a) if cropped else repeat_each(a, len(chosen)) for a in arrays))

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lpverify.bounds.evaluate import Arithmetic, Batch, evaluate, slices, to_numpy, unit_rows
+from lpverify.bounds.frame import outward
 from lpverify.bounds.propagate import Region
 from lpverify.bounds.relu_ascent import Ascended, ReluAscent
 from lpverify.bounds.subproblem import Subproblem
 from lpverify.config import Deadline
-from lpverify.interval import Array, Box, namespace, to_type_down, to_type_up
+from lpverify.interval import Array, Box, namespace
 from lpverify.multipliers import Effort, Multipliers, Schedule
 from lpverify.problem import Problem
 from lpverify.search.attack import AttackPlan, Replay, descend, try_points
@@ -136,9 +137,13 @@ class ReluSearch:
     def _close_foreseen(self, items: Columns) -> Columns:
         """Closes those that were refuted when they were looked at ahead; returns the others."""
         foreseen = np.flatnonzero(items["margin"] > 0)
-        sides = self.layout.sides(self.arithmetic.place(items["sign"]))
-        refuted = self._close(items, self.layout.multipliers(items, sides), foreseen)
-        return {name: column[~refuted] for name, column in items.items()}
+        if not len(foreseen):
+            return items
+        part = {name: column[foreseen] for name, column in items.items()}
+        sides = self.layout.sides(self.arithmetic.place(part["sign"]))
+        refuted = self._close(part, self.layout.multipliers(part, sides), np.arange(len(foreseen)))
+        left = np.delete(np.arange(len(items["node"])), foreseen[refuted])
+        return {name: column[left] for name, column in items.items()}
 
     def _ascend(self, items: Columns) -> Ascended:
         """Proposals for the batch; the columns get the multipliers."""
@@ -159,9 +164,9 @@ class ReluSearch:
         sign = self.arithmetic.place(items["sign"])
         low, high = layout.ends(sign)
         sides = layout.sides(sign)
-        boxes = layout.boxes(to_type_down(low, like), to_type_up(high, like))
-        box = Box(to_type_down(self.box.lower, like), to_type_up(self.box.upper, like))
-        ascent = ReluAscent(network, self._seeds(items), network.output, box, boxes, sides)
+        boxes = {value: outward(box, like) for value, box in layout.boxes(low, high).items()}
+        seeds, box = self._seeds(items), outward(self.box, like)
+        ascent = ReluAscent(network, seeds, network.output, box, boxes, sides)
         return ascent, layout.multipliers(items, sides)
 
     def _seeds(self, items: Columns) -> Array:

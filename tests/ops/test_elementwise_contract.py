@@ -351,12 +351,19 @@ def test_lines_hold_exactly(index: int, dtype: type, kind: str, alpha: float | s
     assert np.isfinite(c).all()
     assert (b < np.inf).all()
     assert (d > -np.inf).all()
+    _assert_lines_hold((a, b, c, d), index, dtype, (low, high))
+
+
+def _assert_lines_hold(
+    lines: tuple[np.ndarray, ...], index: int, dtype: type, ends: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """A lower and an upper line, slope and intercept each, against the exact values on all boxes."""
     with mp.workdps(2 * DIGITS):
         for i, values in enumerate(_truth(index, dtype)):
-            s, t, u, v = (mp.mpf(float(array[i])) for array in (a, b, c, d))
+            s, t, u, v = (mp.mpf(float(array[i])) for array in lines)
             for x, y in values:
-                assert s * x + t <= y, ("lower", low[i], high[i], x)
-                assert y <= u * x + v, ("upper", low[i], high[i], x)
+                assert s * x + t <= y, ("lower", ends[0][i], ends[1][i], x)
+                assert y <= u * x + v, ("upper", ends[0][i], ends[1][i], x)
 
 
 FANS = [case for case in CASES if isinstance(SAMPLES[case.values[0]].op, SmoothOp)]
@@ -380,9 +387,4 @@ def test_lines_of_fans_hold_exactly(index: int, dtype: type, kind: str) -> None:
         assert ((middle[0, count // 2] == usual) | (usual == 0)).all()
     chosen = np.random.default_rng(5).integers(0, count, len(low))
     a, b, c, d = (p[0, chosen, np.arange(len(low))] for p in parts)
-    with mp.workdps(2 * DIGITS):
-        for i, values in enumerate(_truth(index, dtype)):
-            s, t, u, v = (mp.mpf(float(array[i])) for array in (a, b, c, d))
-            for x, y in values:
-                assert s * x + t <= y, ("lower", low[i], high[i], x)
-                assert y <= u * x + v, ("upper", low[i], high[i], x)
+    _assert_lines_hold((a, b, c, d), index, dtype, (low, high))
