@@ -1,15 +1,16 @@
 """A query: which inputs and outputs violate the property, as an and/or tree over linear atoms.
 
-Variables are numbered through: inputs `0 .. inputs-1` in row-major order, then outputs. All numbers
-are exact (`Decimal` from the text, no rounding).
+Variables are numbered through: the inputs of all networks `0 .. inputs-1`, then their hidden tensors and
+outputs, then the monomials. Networks follow in the order of their declarations, tensors too, elements in
+row-major order. All numbers are exact (`Decimal` from the text, no rounding).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from math import inf, isinf, nextafter
-from typing import TypeAlias
+from math import inf, isinf, nextafter, prod
+from typing import Literal, TypeAlias
 
 Number: TypeAlias = Decimal | Fraction | int
 
@@ -70,20 +71,70 @@ Formula: TypeAlias = Atom | And | Or
 
 
 @dataclass(frozen=True, slots=True)
+class Variable:
+    """A declared tensor.
+
+    Attributes:
+        name: As the query calls it.
+        kind: Its role in the network.
+        element_type: The ONNX name, such as `float32`, or `real`.
+        shape: Empty for a scalar.
+        onnx_name: The tensor of the model that is meant; empty: the next one in the model's order.
+    """
+
+    name: str
+    kind: Literal["input", "hidden", "output"]
+    element_type: str
+    shape: tuple[int, ...]
+    onnx_name: str = ""
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A declared network.
+
+    Attributes:
+        name: As the query calls it.
+        variables: Its inputs, then hidden tensors, then outputs, in the order of the file.
+        equal_to: An earlier network that it is the same as; empty: none.
+        isomorphic_to: A network that it has the graph of; empty: none.
+    """
+
+    name: str
+    variables: tuple[Variable, ...]
+    equal_to: str = ""
+    isomorphic_to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A parsed VNN-LIB file: the violation `formula` over declared inputs and outputs.
 
     Attributes:
         inputs: Number of scalar input variables.
-        outputs: Number of scalar output variables.
+        outputs: Number of scalar hidden and output variables.
         formula: True exactly on the counterexamples.
         path: The file it was read from, for messages.
+        monomials: Products that the formula has: variable `inputs + outputs + i` is the product of the
+            variables listed by `monomials[i]`, sorted, at least two of them, repeated for powers.
+        networks: What is declared; empty for version 1, which declares X and Y of one network.
+        version: Of VNN-LIB.
+        remarks: Where the file departs from the standard's letter, with line and column.
     """
 
     inputs: int
     outputs: int
     formula: Formula
     path: str = ""
+    monomials: tuple[tuple[int, ...], ...] = ()
+    networks: tuple[Declaration, ...] = ()
+    version: str = "1.0"
+    remarks: tuple[str, ...] = ()
 
 
 def atoms(formula: Formula) -> Iterator[Atom]:
