@@ -2,20 +2,21 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from lpverify.bounding import BoundsResult, ValueBounds, bounds
+from lpverify.compiling import compile_query
 from lpverify.config import DEVICES, SEARCHES, Config, Deadline
 from lpverify.errors import InputError, InternalError, LpverifyError, UnsupportedError
 from lpverify.io.onnx import Model
 from lpverify.io.results import Answer, answer_of
 from lpverify.io.vnnlib import read_query
-from lpverify.loading import LoadedNetwork, Path, load, model_of, path_of, split_outputs
-from lpverify.problem import compile_problem
+from lpverify.loading import LoadedNetwork, Path, load, path_of, split_outputs
+from lpverify.models import Models
 from lpverify.proof import Proof
 from lpverify.query import Number, Query
 from lpverify.verdict import Sat, Unsat, Witness
@@ -42,8 +43,9 @@ class Counterexample:
     """An input that has the property's violation, replayed with onnxruntime.
 
     Attributes:
-        inputs: For each input of the model the array to feed to onnxruntime, in the model's float type.
-        outputs: For each output what onnxruntime returned.
+        inputs: For each input of the model the array to feed to onnxruntime, in the model's type; by the
+            model's names, or by those that a query of version 2 declares.
+        outputs: For each output what onnxruntime returned; hidden tensors of the query as well.
         exact: The inputs as exact numbers inside the query's ranges, flat; they differ from `inputs`
             only where a range contains no float of that type.
     """
@@ -64,6 +66,8 @@ class Result:
         stage: The technique that decided, or that was at work last.
         seconds: Wall-clock time, loading included; of `verify_many` see there.
         proof: With `unsat`, if it was recorded.
+        semantics: What `unsat` is about: `real` numbers, or computation in the float types that a VNN-LIB 2
+            query declares, in any order of summation.
     """
 
     verdict: Literal["sat", "unsat", "unknown", "timeout"]
@@ -72,10 +76,14 @@ class Result:
     stage: str
     seconds: float
     proof: Proof | None = field(default=None, repr=False)
+    semantics: str = "real"
+
+
+Networks: TypeAlias = LoadedNetwork | Path | Mapping[str, LoadedNetwork | Path]
 
 
 def verify(
-    network: LoadedNetwork | Path,
+    network: Networks,
     query: Query | Path,
     *,
     timeout: float = 60.0,
@@ -83,6 +91,7 @@ def verify(
     record_proof: bool = False,
     method: Literal["auto", "lp", "milp"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    lenient: bool = False,
 ) -> Result:
     """Decides whether the violation that a VNN-LIB query describes exists.
 
@@ -97,14 +106,16 @@ def verify(
     True
 
     Args:
-        network: From `load`, or a path.
-        query: Parsed, or the path of a VNN-LIB 1 file, packed with gzip or not.
+        network: From `load`, or a path; for a query that declares several networks, one of these for each
+            name that is not declared equal to another.
+        query: Parsed, or the path of a VNN-LIB file of version 1 or 2, packed with gzip or not.
         timeout: Wall-clock limit in seconds; may be overrun by the length of one step.
         seed: Of all random choices.
         record_proof: Keep what an `unsat` is proven with.
         method: `auto` lets several searches compete; `lp` takes branch and bound by linear programs alone,
             `milp` has a mixed-integer solver look for counterexamples first. Both are for ReLU networks.
         device: Where large networks are bounded and searched; `auto`: a GPU that CUDA finds, else the CPU.
+        lenient: Accept a query whose element types are not the model's; those of the model count.
 
     Raises:
         InputError: A file or an argument is not usable, or query and network do not fit.
@@ -115,17 +126,20 @@ def verify(
     """
     start = time.monotonic()
     config = _config(timeout, seed, record_proof, start, method, device)
-    model = model_of(network)
-    return _decide(model, _parsed(query), config, start)
+    parsed = _parsed(query, lenient)
+    return _decide(_models(network, lenient).fitting(parsed).model, parsed, config, start)
 
 
 def verify_many(
-    network: LoadedNetwork | Path,
+    network: Networks,
     queries: Iterable[Query | Path],
     *,
     timeout: float = 60.0,
     seed: int = 0,
     record_proof: bool = False,
+    method: Literal["auto", "lp", "milp"] = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    lenient: bool = False,
 ) -> list[Result]:
     """Decides several queries about one network, which is loaded once.
 
@@ -137,11 +151,14 @@ def verify_many(
     ['unsat', 'sat']
 
     Args:
-        network: From `load`, or a path.
+        network: As for `verify`.
         queries: Each as for `verify`.
         timeout: Wall-clock limit of each query, in seconds.
         seed: Of all random choices; each query's are those of a `verify` of its own.
         record_proof: Keep what each `unsat` is proven with.
+        method: As for `verify`.
+        device: As for `verify`.
+        lenient: As for `verify`.
 
     Returns:
         A result for each query, in their order. `seconds` is the time of that query, with its reading; the
@@ -154,33 +171,44 @@ def verify_many(
     if isinstance(queries, (str, os.PathLike, Query)) or not isinstance(queries, Iterable):
         raise InputError(f"queries: expected several, as in a list, got {type(queries).__name__}")
     start = time.monotonic()
-    _config(timeout, seed, record_proof, start)
-    model = model_of(network)
-    loading = time.monotonic() - start
+    _config(timeout, seed, record_proof, start, method, device)
+    models = _models(network, lenient)
+    prepared = [_prepared(models, query) for query in queries]
     results: list[Result] = []
-    for query, reading in [_prepared(model, query) for query in queries]:
-        start = time.monotonic() - reading - (0.0 if results else loading)
-        results.append(_decide(model, query, _config(timeout, seed, record_proof, start), start))
+    for model, query, reading in prepared:
+        start = time.monotonic() - reading
+        config = _config(timeout, seed, record_proof, start, method, device)
+        results.append(_decide(model, query, config, start))
     return results
 
 
-def _parsed(query: Query | Path) -> Query:
-    return query if isinstance(query, Query) else read_query(path_of(query, "query"))
+def _models(network: Networks, lenient: bool) -> Models:
+    given = network if isinstance(network, Mapping) else {"": network}
+    sources = {
+        name: one.model if isinstance(one, LoadedNetwork) else path_of(one, "network")
+        for name, one in given.items()
+    }
+    return Models(sources, lenient)
 
 
-def _prepared(model: Model, query: Query | Path) -> tuple[Query, float]:
-    """The query, which fits the network, and the seconds that it took to see that."""
+def _parsed(query: Query | Path, lenient: bool) -> Query:
+    return query if isinstance(query, Query) else read_query(path_of(query, "query"), lenient=lenient)
+
+
+def _prepared(models: Models, query: Query | Path) -> tuple[Model, Query, float]:
+    """The query and the model that fits it, and the seconds that it took to see that."""
     start = time.monotonic()
-    parsed = _parsed(query)
-    compile_problem(model.network, parsed)
-    return parsed, time.monotonic() - start
+    parsed = _parsed(query, models.lenient)
+    model = models.fitting(parsed).model
+    compile_query(model, parsed)
+    return model, parsed, time.monotonic() - start
 
 
 def _decide(model: Model, query: Query, config: Config, start: float) -> Result:
     verdict = verify_query(model, query, config)
     proof = verdict.proof if isinstance(verdict, Unsat) and config.record_proof else None
     witness = _counterexample(verdict.witness, model) if isinstance(verdict, Sat) else None
-    return _result(answer_of(verdict), witness, proof, time.monotonic() - start)
+    return _result(answer_of(verdict), witness, proof, time.monotonic() - start, query.semantics)
 
 
 def _config(
@@ -205,10 +233,12 @@ def _config(
     return Config(*limits, method=method, device=device, deadline=deadline)
 
 
-def _result(answer: Answer, witness: Counterexample | None, proof: Proof | None, seconds: float) -> Result:
+def _result(
+    answer: Answer, witness: Counterexample | None, proof: Proof | None, seconds: float, semantics: str
+) -> Result:
     if answer.verdict == "error":
         raise InternalError(answer.reason)
-    return Result(answer.verdict, witness, answer.reason, answer.stage, seconds, proof)
+    return Result(answer.verdict, witness, answer.reason, answer.stage, seconds, proof, semantics)
 
 
 def _counterexample(witness: Witness, model: Model) -> Counterexample:

@@ -23,10 +23,11 @@ from lpverify.io.results import ReportFile
 from lpverify.io.vnnlib import read_query
 from lpverify.loading import LoadedNetwork, load
 from lpverify.methods import METHODS
+from lpverify.models import Models
 from lpverify.options import exact
 from lpverify.plotting import require_matplotlib, widths_png
 from lpverify.problem import compile_problem
-from lpverify.query import Number, float_above, float_below
+from lpverify.query import Number, Query, float_above, float_below
 from lpverify.solvers.registry import require_solver
 
 SCHEMA = 1
@@ -50,8 +51,9 @@ def run(args: argparse.Namespace, put: Callable[[str], None], tell: Callable[[st
     methods = list(dict.fromkeys(args.method or ["crown"]))
     _check(args, methods)
     targets = _targets(args)
-    network = load(args.network)
-    arguments = _inputs(args, network, tell) | _choices(args)
+    query = None if args.property is None else read_query(args.property)
+    network = _network(args.network, query)
+    arguments = _inputs(args, network, query, tell) | _choices(args)
     found = [_bounds(network, method, arguments, args, tell) for method in methods]
     failed = [name for name, target in targets.items() if not _write(target, name, args, found, tell)]
     put(as_text(found, args.objective is not None))
@@ -81,10 +83,19 @@ def _check(args: argparse.Namespace, methods: Sequence[str]) -> None:
         require_solver(args.solver)
 
 
-def _inputs(args: argparse.Namespace, network: LoadedNetwork, tell: Callable[[str], None]) -> dict[str, Any]:
+def _network(path: str, query: Query | None) -> LoadedNetwork:
+    """The network, its tensors in the order of the property if there is one."""
+    if query is None:
+        return load(path)
+    return LoadedNetwork(Models({"": path}).fitting(query).model, path)
+
+
+def _inputs(
+    args: argparse.Namespace, network: LoadedNetwork, query: Query | None, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """The set of inputs, as arguments of `bounds`."""
-    if args.property is not None:
-        return _box_of_property(args.property, network, tell)
+    if query is not None:
+        return _box_of_property(query, network, tell)
     if args.center is None:
         return {
             "lower": read_array(args.lower, float_below, flat=True),
@@ -100,14 +111,17 @@ def _inputs(args: argparse.Namespace, network: LoadedNetwork, tell: Callable[[st
     }
 
 
-def _box_of_property(path: str, network: LoadedNetwork, tell: Callable[[str], None]) -> dict[str, Any]:
-    problem = compile_problem(network.model.network, read_query(path))
+def _box_of_property(query: Query, network: LoadedNetwork, tell: Callable[[str], None]) -> dict[str, Any]:
+    problem = compile_problem(network.model.network, query)
+    if problem.unbounded:
+        raise InputError(f"{query.path}: {problem.unbounded[0]} has no lower or no upper bound")
     if len(problem.cases) != 1:
         what = f"{len(problem.cases)} different input boxes" if problem.cases else "an empty set of inputs"
-        raise InputError(f"{path}: the property has {what}; bounds are for one box")
+        raise InputError(f"{query.path}: the property has {what}; bounds are for one box")
     for note in problem.notes:
-        tell(f"{path}: note: {note}")
-    return {"lower": problem.cases[0].box.lower, "upper": problem.cases[0].box.upper}
+        tell(f"{query.path}: note: {note}")
+    box = problem.cases[0].box
+    return {"lower": problem.full(box.lower), "upper": problem.full(box.upper)}
 
 
 def _choices(args: argparse.Namespace) -> dict[str, Any]:

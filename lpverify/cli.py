@@ -42,10 +42,14 @@ def _info(args: argparse.Namespace) -> int:
     from lpverify.info import as_text, describe_network, describe_query
     from lpverify.io.onnx import load_model
     from lpverify.io.vnnlib import read_query
+    from lpverify.models import Models
 
     model = load_model(args.network)
     network = describe_network(model)
-    query = None if args.query is None else describe_query(model, read_query(args.query))
+    query = None
+    if args.query is not None:
+        parsed = read_query(args.query)
+        query = describe_query(Models({"": model}).fitting(parsed).model, parsed)
     _put(json.dumps({"network": network, "query": query}) + "\n" if args.json else as_text(network, query))
     return 0
 

@@ -32,7 +32,7 @@ def check_import(model: Model, problem: Problem, seed: int) -> Agreement:
     for i in range(POINTS if problem.cases else 0):
         case = i % len(problem.cases)
         box = problem.cases[case].box
-        _, inputs = replay.round_into(np.asarray(rng.uniform(box.lower, box.upper)), case)
+        _, inputs = replay.round_into(problem.full(np.asarray(rng.uniform(box.lower, box.upper))), case)
         theirs = replay.run(inputs)
         if theirs is None:
             raise InternalError(f"{model.path}: onnxruntime can't evaluate the network")

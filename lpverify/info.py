@@ -71,13 +71,14 @@ def describe_query(model: Model, query: Query) -> dict[str, Any]:
     """
     problem = compile_problem(model.network, query)
     first = problem.cases[0].box if problem.cases else None
+    unbounded = f"{len(problem.unbounded)} input(s) have no lower or no upper bound"
     return {
         "path": query.path,
         "cases": len(problem.cases),
         "atoms": len(set(atoms(query.formula))),
         "inputs": query.inputs,
         "free_inputs": None if first is None else int((first.upper > first.lower).sum()),
-        "notes": list(problem.notes),
+        "notes": [*problem.notes, *([unbounded] if problem.unbounded else [])],
         "layers": [] if first is None else _layers(problem, first),
     }
 

@@ -39,11 +39,13 @@ class Network:
         nodes: `nodes[0]` stands for the input.
         output: Index of the value that is the network's result.
         ranked: Index of a value whose elements have the same order as those of the result, if one is known.
+        sums: Indices of values whose elements along the last axis sum up to 1, over the reals.
     """
 
     nodes: tuple[Node, ...]
     output: int
     ranked: int | None = None
+    sums: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for k, node in enumerate(self.nodes):

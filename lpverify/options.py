@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import NoReturn
 
 from lpverify.config import DEVICES, SEARCHES
-from lpverify.errors import InputError, UnsupportedError
+from lpverify.errors import InputError
 from lpverify.query import Number, float_above
 
 USAGE = """\
@@ -17,7 +17,7 @@ usage: lpverify COMMAND ...
 Decides whether a neural network can violate a property, and bounds what it computes.
 
   lpverify verify NET.onnx PROP.vnnlib ... [options]    sat, unsat, unknown or timeout
-  lpverify verify PROP.vnnlib --network f=NET.onnx      the same in the form of VNN-LIB 2
+  lpverify verify PROP.vnnlib --network f=NET.onnx ...  the same in the form of VNN-LIB 2
   lpverify bounds NET.onnx --center X.npy --eps 8/255   proven bounds over a set of inputs
   lpverify info NET.onnx [PROP.vnnlib]                  what is in the files
   lpverify supports [--onnx-operators ...]              what is supported, in the words of VNN-LIB 2
@@ -30,10 +30,11 @@ Files may be packed with gzip.
 exit codes: 0 answered, 1 wrong file or option, 3 not supported, 70 internal error
 """
 VERIFY_USAGE = """lpverify verify NET.onnx PROP.vnnlib [PROP.vnnlib ...] [options]
-       lpverify verify PROP.vnnlib [PROP.vnnlib ...] --network NAME=NET.onnx [options]"""
+       lpverify verify PROP.vnnlib [PROP.vnnlib ...] --network NAME=NET.onnx [--network ...] [options]"""
 VERIFY_HELP = """\
-The first line of stdout is the verdict; after sat follows the input. All else goes to stderr.
-Verdicts are over the real numbers; the input of a sat was run through onnxruntime.
+The first line of stdout is the verdict; after sat follows the input. All else goes to stderr. The input of a
+sat was run through onnxruntime. Verdicts are over the real numbers, or, where a VNN-LIB 2 property declares
+float types, over computation in them in any order of summation.
 
 Several properties of one network share loading. All are read first, so that a wrong file is told before
 anything is decided. Each one's answer comes as soon as it is known, in the order given: a line
@@ -172,7 +173,7 @@ def verify_parser() -> Parser:
     add(
         "files", nargs="+", metavar="FILE", help="NET.onnx PROP.vnnlib ..., or PROP.vnnlib ... with --network"
     )
-    add("--network", action="append", metavar="NAME=FILE", help="the network, in the form of VNN-LIB 2")
+    add("--network", action="append", metavar="NAME=FILE", help="a network that the property declares")
     add(
         "--timeout",
         type=_seconds,
@@ -181,6 +182,15 @@ def verify_parser() -> Parser:
         help="wall-clock limit of each property, start included (60)",
     )
     add("--json", metavar="FILE", help="write a report")
+    add(
+        "--serialise-assignments",
+        "--serialize-assignments",
+        "--assignments",
+        metavar="DIR",
+        help="write the variables of a sat to DIR/NAME.pb (TensorProto) in place of stdout",
+    )
+    add("--lenient", action="store_true", help="accept element types other than the model's; see the README")
+    add("--strict", action="store_true", help="tell where a property departs from the letter of VNN-LIB 2")
     add("--seed", type=_seed, default=0, metavar="N", help="of all random choices (0)")
     add("--check-import", action="store_true", help="first compare the network with onnxruntime")
     add("--record-proof", action="store_true", help="keep what an unsat is proven with (uses memory)")
@@ -284,22 +294,22 @@ def supports_parser() -> Parser:
     return parser
 
 
-def paths(args: argparse.Namespace) -> tuple[str, ...]:
-    """The network and then its properties, at least one, from either form of the command.
+def networks(args: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
+    """The files of networks by name, empty in the plain form of the command, and the properties.
 
     Raises:
-        InputError: There are too few files.
-        UnsupportedError: There is more than one network.
+        InputError: There are too few files, or a network is given twice.
     """
     if args.network is None:
         if len(args.files) < 2:
             raise InputError(f"expected NET.onnx PROP.vnnlib, got {len(args.files)} file(s)")
-        return tuple(args.files)
-    if len(args.network) != 1:
-        raise UnsupportedError(
-            f"{len(args.network)} networks given, only queries of one network are supported"
-        )
-    name, equals, path = args.network[0].partition("=")
-    if not (name and equals and path):
-        raise InputError(f"--network {args.network[0]!r} is not of the form NAME=FILE")
-    return path, *args.files
+        return {"": args.files[0]}, args.files[1:]
+    found: dict[str, str] = {}
+    for text in args.network:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"--network {text!r} is not of the form NAME=FILE")
+        if name in found:
+            raise InputError(f"network {name} is given twice")
+        found[name] = path
+    return found, args.files

@@ -1,38 +1,32 @@
 """Query + network -> Problem: one graph whose last value holds every linear form the query compares.
 
 An atom is `form <= bound`. The proof direction needs bounds on inputs rounded outward and bounds of
-atoms rounded up; both are done here, exactly.
+atoms rounded up; both are done here, exactly. A query whose variables have float types is about
+computation in them: its constants, too, are numbers of those types, and what it computes is rounded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
+from lpverify.cases import Draft, drafts_of
 from lpverify.condition import AND, OR, Condition, condition_of, join
-from lpverify.errors import InputError, UnsupportedError
-from lpverify.interval import Box
+from lpverify.errors import InputError
+from lpverify.forms import Forms, append_forms
+from lpverify.interval import Box, round_down, round_up
 from lpverify.network import Network, Node
-from lpverify.ops.linear import Linear, dense_or_sparse
-from lpverify.ops.shape import Concat
-from lpverify.query import (
-    And,
-    Atom,
-    Formula,
-    Number,
-    Or,
-    Query,
-    float_above,
-    float_below,
-    less,
-    negate,
-)
+from lpverify.ops.shape import Gather
+from lpverify.presolve import merge_equal_inputs
+from lpverify.query import Atom, Number, Query, float_above, float_below, less
 from lpverify.simplify import simplify
+from lpverify.sums import without_sums
+from lpverify.typed import Typed
 
-MAX_CASES = 1_000_000
-MOST_TINY, MOST_HUGE = 1e-290, 1e290  # coefficients rounded to floats beyond these have no relative error
+WINDOW = 1_000  # largest size of an input without a bound where counterexamples are looked for
 
 
 @dataclass(frozen=True)
@@ -54,8 +48,8 @@ class Case:
     """One input box with the condition that a counterexample in it satisfies.
 
     Attributes:
-        box: Contains the case's inputs, `(n,)`.
-        range: The exact ends.
+        box: Contains the case's inputs, those that the query makes equal once, `(n,)`.
+        range: The exact ends of all inputs of the query.
         condition: Over local atoms `0 .. k-1`.
         forms: For each local atom the index of its linear form, `(k,)`.
         bounds: Float64 numbers not below the atoms' right-hand sides, `(k,)`.
@@ -126,128 +120,145 @@ class Problem:
         network: Its output value is the vector of linear forms `(forms,)`.
         cases: All of them must be refuted for `unsat`; none when the input set is empty.
         query: For the exact evaluation of witnesses.
+        notes: Worth telling.
+        merged: For each of the query's inputs that of the network, where the query makes some equal.
+        unbounded: Names of inputs without a bound; the cases are only a part of the set then.
     """
 
     network: Network
     cases: tuple[Case, ...]
     query: Query
     notes: tuple[str, ...] = ()
+    merged: np.ndarray | None = None
+    unbounded: tuple[str, ...] = ()
+
+    def full(self, point: np.ndarray) -> np.ndarray:
+        """All inputs of the query, from those of the network."""
+        return point if self.merged is None else point[self.merged]
 
 
-def compile_problem(network: Network, query: Query) -> Problem:
+def compile_problem(network: Network, query: Query, typed: Typed | None = None) -> Problem:
     """Builds the Problem, its network simplified.
 
+    Args:
+        network: Takes all inputs of the query, flat, and returns all its outputs.
+        query: Describes the violation.
+        typed: With a query about computation in float types.
+
     Raises:
-        InputError: Sizes of query and network differ, or an input has no bound.
+        InputError: Sizes of query and network differ.
+        UnsupportedError: There is no bound on the errors of the computation.
     """
-    outputs = int(np.prod(network.nodes[network.output].shape))
+    outputs = prod(network.nodes[network.output].shape)
     if (query.inputs, query.outputs) != (network.input_size, outputs):
         raise InputError(
             f"{query.path}: declares {query.inputs} inputs and {query.outputs} outputs, "
             f"the network has {network.input_size} and {outputs}"
         )
-    table = _Forms(query.inputs)
-    drafts = list(_split_cases(query.formula, query.inputs))
-    cases, notes = _merge_cases(drafts, table, query)
-    if network.ranked is not None and _only_order(cases, table, query):
+    reduced, merged = merge_equal_inputs(query if typed is not None else without_sums(network, query))
+    typed = None if typed is None else typed.merged(merged, reduced.inputs)
+    forms, ends = Forms(), _Ends(query, merged, typed)
+    cases, notes = _merge_cases(drafts_of(reduced), forms, ends)
+    if merged is not None:
+        network = _with_shared_inputs(network, merged, reduced.inputs)
+    if typed is None and network.ranked is not None and _only_order(cases, forms, reduced):
         network = replace(network, output=network.ranked)
-    return Problem(simplify(_append_forms(network, table, query)), cases, query, notes)
+    if typed is not None and cases:
+        network = typed.execute(network, _hull(cases))
+    network = append_forms(network, forms, reduced)
+    if typed is not None and cases:
+        largest = max(float(np.abs(case.bounds).max(initial=0.0)) for case in cases)
+        network = typed.with_noise(network, forms, reduced, _hull(cases), largest)
+    return Problem(simplify(network), cases, query, notes, merged, tuple(ends.missing))
 
 
-def _only_order(cases: Sequence[Case], table: "_Forms", query: Query) -> bool:
+def _with_shared_inputs(network: Network, merged: np.ndarray, inputs: int) -> Network:
+    """The network of fewer inputs, some of which stand for several."""
+    first = Node(None, (), (inputs,), "input")
+    copies = Node(Gather(tuple(merged.tolist()), 0, (inputs,)), (0,), (len(merged),), "query")
+    rest = (replace(n, inputs=tuple(i + 1 for i in n.inputs)) for n in network.nodes[1:])
+    ranked = None if network.ranked is None else network.ranked + 1
+    return Network((first, copies, *rest), network.output + 1, ranked)
+
+
+def _hull(cases: Sequence[Case]) -> Box:
+    """The box around all cases."""
+    lower = np.min([case.box.lower for case in cases], axis=0)
+    return Box(lower, np.max([case.box.upper for case in cases], axis=0))
+
+
+def _only_order(cases: Sequence[Case], forms: Forms, query: Query) -> bool:
     """Whether all atoms compare two outputs: then a value of the same order serves, say before a softmax."""
+    known = range(query.inputs, query.inputs + query.outputs)
 
     def compares(terms: tuple[tuple[int, Number], ...]) -> bool:
-        if len(terms) != 2 or any(variable < query.inputs for variable, _ in terms):
+        if len(terms) != 2 or any(variable not in known for variable, _ in terms):
             return False
         return Fraction(terms[0][1]) == -Fraction(terms[1][1])
 
-    return all(map(compares, table.index)) and all((case.bounds == 0).all() for case in cases)
+    return all(map(compares, forms.index)) and all((case.bounds == 0).all() for case in cases)
 
 
-class _Forms:
-    """Numbers the distinct left-hand sides of atoms."""
+class _Ends:
+    """Completes the ends of cases.
 
-    def __init__(self, inputs: int) -> None:
-        self.inputs = inputs
-        self.index: dict[tuple[tuple[int, Number], ...], int] = {}
+    Attributes:
+        missing: Names of the inputs that have no bound, not even by their type; in order.
+    """
 
-    def number(self, atom: Atom) -> int:
-        return self.index.setdefault(atom.terms, len(self.index))
+    def __init__(self, query: Query, merged: np.ndarray | None, typed: Typed | None) -> None:
+        self.query, self.typed = query, typed
+        self.merged = np.arange(query.inputs) if merged is None else merged
+        self.first = {int(k): i for i, k in reversed(list(enumerate(self.merged)))}
+        self.missing: dict[str, None] = {}
 
+    def complete(self, draft: Draft) -> tuple[tuple[Number, ...], tuple[Number, ...]]:
+        """Lower and upper ends of the inputs that are left; those without get some."""
+        pairs = [draft.ends.get(i, (None, None)) for i in range(len(self.first))]
+        for i, (low, high) in enumerate(pairs):
+            if low is None or high is None:
+                pairs[i] = self._completed(i, low, high)
+        return tuple(low for low, _ in pairs), tuple(high for _, high in pairs)  # type: ignore[misc]
 
-@dataclass
-class _Draft:
-    """A case under construction: exact input ends, and what is not about single inputs."""
+    def _completed(self, i: int, low: Number | None, high: Number | None) -> tuple[Number, Number]:
+        """With the ends of its type; if that is too wide, with ends of where to look."""
+        spans = None if self.typed is None else self.typed.spans[self.merged == i]
+        if spans is not None and not np.isnan(spans).any():
+            least, most = int(spans[:, 0].max()), int(spans[:, 1].min())
+            return least if low is None else low, most if high is None else high
+        self.missing[self.query.input_name(self.first[i])] = None
+        if low is None:
+            low = -WINDOW if high is None else Fraction(high) - WINDOW
+        return low, Fraction(low) + 2 * WINDOW if high is None else high
 
-    ends: dict[int, tuple[Number | None, Number | None]]
-    pending: list[Formula]
-    rest: list[Formula]
+    def range(self, lower: Sequence[Number], upper: Sequence[Number]) -> Range:
+        """The ends of all inputs of the query."""
+        places = self.merged.tolist()
+        return Range(tuple(lower[k] for k in places), tuple(upper[k] for k in places))
 
+    def box(self, lower: Sequence[Number], upper: Sequence[Number]) -> Box:
+        """The smallest float64 box that contains them, and what they are rounded to."""
+        box = Range(tuple(lower), tuple(upper)).box()
+        if self.typed is None or self.typed.dtype is None:
+            return box
+        below, above = (np.array([self.typed.slack(v) for v in ends]) for ends in (lower, upper))
+        floats = ~self.typed.whole[: len(lower)]
+        lowest = np.where(floats & (below > 0), round_down(box.lower - below), box.lower)
+        return Box(lowest, np.where(floats & (above > 0), round_up(box.upper + above), box.upper))
 
-def _split_cases(formula: Formula, inputs: int) -> Iterator[_Draft]:
-    """Moves bounds on single inputs into boxes; forks at disjunctions that contain such bounds."""
-    stack = [_Draft({}, [formula], [])]
-    count = 1
-    while stack:
-        draft = stack.pop()
-        fork: Or | None = None
-        while draft.pending and fork is None:
-            part = draft.pending.pop()
-            if isinstance(part, And):
-                draft.pending.extend(reversed(part.children))
-            elif isinstance(part, Atom):
-                if not _tighten(draft.ends, part, inputs):
-                    draft.rest.append(part)
-            elif len(part.children) == 1:
-                draft.pending.append(part.children[0])
-            elif part.children and count < MAX_CASES and _bounds_inputs(part, inputs):
-                fork = part
-            else:
-                draft.rest.append(part)
-        if fork is None:
-            yield draft
-            continue
-        count += len(fork.children) - 1
-        stack.extend(
-            _Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest))
-            for child in reversed(fork.children)
-        )
-
-
-def _tighten(ends: dict[int, tuple[Number | None, Number | None]], atom: Atom, inputs: int) -> bool:
-    """Applies an atom over one input to the ends; False if it is of another kind."""
-    if len(atom.terms) != 1 or atom.terms[0][0] >= inputs:
-        return False
-    variable, factor = atom.terms[0]
-    lower, upper = ends.get(variable, (None, None))
-    if factor == 1:
-        bound = atom.bound
-    else:
-        bound = negate(atom.bound) if factor == -1 else Fraction(atom.bound) / Fraction(factor)
-    if factor > 0:
-        upper = bound if upper is None or less(bound, upper) else upper
-    else:
-        lower = bound if lower is None or less(lower, bound) else lower
-    ends[variable] = lower, upper
-    return True
-
-
-def _bounds_inputs(part: Or, inputs: int) -> bool:
-    """Some branch of the disjunction bounds a single input directly."""
-    for child in part.children:
-        work: list[Formula] = [child]
-        while work:
-            top = work.pop()
-            if isinstance(top, Atom) and len(top.terms) == 1 and top.terms[0][0] < inputs:
-                return True
-            if isinstance(top, And):
-                work.extend(top.children)
-    return False
+    def bound(self, atom: Atom) -> float:
+        """A float not below the atom's right-hand side, nor below what that is rounded to."""
+        value = float_above(atom.bound)
+        if self.typed is None or all(
+            v < len(self.typed.whole) and self.typed.whole[v] for v, _ in atom.terms
+        ):
+            return value
+        slack = self.typed.slack(atom.bound)
+        return float(np.nextafter(value + slack, np.inf)) if slack else value
 
 
 def _merge_cases(
-    drafts: Sequence[_Draft], table: _Forms, query: Query
+    drafts: Sequence[Draft], forms: Forms, ends: _Ends
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """Drafts with the same box become one case; empty boxes are dropped, exactly."""
     groups: dict[tuple[tuple[Number, ...], tuple[Number, ...]], list[Condition]] = {}
@@ -258,12 +269,12 @@ def _merge_cases(
         if atom not in index:
             index[atom] = len(atoms)
             atoms.append(atom)
-            table.number(atom)
+            forms.number(atom)
         return index[atom]
 
     dropped = 0
     for draft in drafts:
-        key = _ends(draft, query)
+        key = ends.complete(draft)
         if any(less(u, l) for l, u in zip(*key, strict=True)):
             dropped += 1
             continue
@@ -271,58 +282,21 @@ def _merge_cases(
             join([condition_of(f, number) for f in draft.rest], AND) if draft.rest else Condition(((AND, 0),))
         )
         groups.setdefault(key, []).append(condition)
-    cases = tuple(_case(Range(*key), join(parts, OR), atoms, table) for key, parts in groups.items())
+    cases = tuple(_case(key, join(parts, OR), atoms, forms, ends) for key, parts in groups.items())
     note = (f"{dropped} of {len(drafts)} input sets are empty",) if dropped else ()
     return cases, note
 
 
-def _ends(draft: _Draft, query: Query) -> tuple[tuple[Number, ...], tuple[Number, ...]]:
-    lower, upper = [], []
-    for i in range(query.inputs):
-        low, high = draft.ends.get(i, (None, None))
-        if low is None or high is None:
-            raise InputError(f"{query.path}: input X_{i} has no {'lower' if low is None else 'upper'} bound")
-        lower.append(low)
-        upper.append(high)
-    return tuple(lower), tuple(upper)
-
-
-def _case(ends: Range, condition: Condition, atoms: list[Atom], table: _Forms) -> Case:
+def _case(
+    key: tuple[tuple[Number, ...], tuple[Number, ...]],
+    condition: Condition,
+    atoms: list[Atom],
+    table: Forms,
+    ends: _Ends,
+) -> Case:
     used = condition.atoms
     local = condition.renumber({atom: i for i, atom in enumerate(used)})
     forms = np.array([table.number(atoms[a]) for a in used], dtype=np.int64)
-    bounds = np.array([float_above(atoms[a].bound) for a in used], dtype=np.float64)
+    bounds = np.array([ends.bound(atoms[a]) for a in used], dtype=np.float64)
     strict = np.array([atoms[a].strict for a in used], dtype=bool)
-    return Case(ends.box(), ends, local, forms, bounds, strict)
-
-
-def _append_forms(network: Network, table: _Forms, query: Query) -> Network:
-    """Adds the value of all linear forms; reads inputs only where some form does."""
-    mixed = any(v < query.inputs for terms in table.index for v, _ in terms)
-    offset = 0 if mixed else query.inputs
-    weight = np.zeros((max(len(table.index), 1), query.inputs + query.outputs - offset))
-    error = 0.0
-    for terms, row in table.index.items():
-        for variable, factor in terms:
-            nearest = float_below(factor)
-            weight[row, variable - offset] = nearest
-            if Fraction(nearest) != Fraction(factor):
-                normal = MOST_TINY < abs(nearest) < MOST_HUGE
-                error = max(error, 2.0**-52 if normal else float("inf"))
-    nodes, source = list(network.nodes), network.output
-    shape = network.nodes[source].shape
-    if len(shape) != 1:
-        raise UnsupportedError("the output is not flat")
-    if mixed:
-        nodes.append(
-            Node(
-                Concat(0, (query.inputs, query.outputs)),
-                (0, source),
-                (query.inputs + query.outputs,),
-            )
-        )
-        source = len(nodes) - 1
-    op = dense_or_sparse(weight, None, error)
-    op = op if weight.size else Linear(np.zeros((1, 1)))
-    nodes.append(Node(op, (source,), (weight.shape[0],), "query"))
-    return Network(tuple(nodes), len(nodes) - 1)
+    return Case(ends.box(*key), ends.range(*key), local, forms, bounds, strict)

@@ -5,7 +5,7 @@ outputs, then the monomials. Networks follow in the order of their declarations,
 row-major order. All numbers are exact (`Decimal` from the text, no rounding).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -136,6 +136,37 @@ class Query:
     version: str = "1.0"
     remarks: tuple[str, ...] = ()
 
+    @property
+    def semantics(self) -> str:
+        """What verdicts are about: `real`, or computation in the types of the declared variables."""
+        kinds = {v.element_type for network in self.networks for v in network.variables} - {"real"}
+        floats = sorted(kind for kind in kinds if "float" in kind)
+        return ", ".join(floats or sorted(kinds)) or "real"
+
+    def tensors(self, *kinds: str) -> Iterator[tuple[Declaration, Variable]]:
+        """The declared tensors of these kinds, in the order of the file."""
+        for network in self.networks:
+            yield from ((network, v) for v in network.variables if v.kind in kinds)
+
+    def input_name(self, index: int) -> str:
+        """How the query calls an input."""
+        if not self.networks:
+            return f"X_{index}"
+        for _, variable in self.tensors("input"):
+            if index < variable.size:
+                places = ",".join(map(str, _unravel(index, variable.shape)))
+                return f"{variable.name}[{places}]" if places else variable.name
+            index -= variable.size
+        raise IndexError(index)
+
+
+def _unravel(index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    places = []
+    for size in reversed(shape):
+        index, place = divmod(index, size)
+        places.append(place)
+    return tuple(reversed(places))
+
 
 def atoms(formula: Formula) -> Iterator[Atom]:
     """Yields every atom of the formula, left to right, without recursion."""
@@ -146,3 +177,41 @@ def atoms(formula: Formula) -> Iterator[Atom]:
             yield top
         else:
             stack.extend(reversed(top.children))
+
+
+def normal_atom(terms: Mapping[int, Number], bound: Number, strict: bool) -> Formula:
+    """The atom of these terms; true or false where they are all zero."""
+    left = tuple(sorted((variable, factor) for variable, factor in terms.items() if factor))
+    if left:
+        return Atom(left, bound, strict)
+    return And(()) if less(0, bound) or (not strict and not less(bound, 0)) else Or(())
+
+
+def map_atoms(formula: Formula, rule: Callable[[Atom], Formula]) -> Formula:
+    """The formula with every atom replaced, without recursion."""
+    done: list[Formula] = []
+    work: list[tuple[Formula, bool]] = [(formula, False)]
+    while work:
+        top, ready = work.pop()
+        if isinstance(top, Atom):
+            done.append(rule(top))
+        elif not ready:
+            work.append((top, True))
+            work.extend((child, False) for child in reversed(top.children))
+        else:
+            count = len(top.children)
+            children = tuple(done[len(done) - count :])
+            del done[len(done) - count :]
+            done.append(type(top)(children))
+    return done.pop()
+
+
+def conjuncts(formula: Formula) -> Iterator[Formula]:
+    """The parts that all have to hold: nested conjunctions taken apart, without recursion."""
+    stack: list[Formula] = [formula]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, And):
+            stack.extend(reversed(top.children))
+        else:
+            yield top

@@ -1,16 +1,16 @@
 """From a candidate point to a witness: into the exact box, through onnxruntime, exact comparison."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
-from math import ceil, floor, inf
+from math import ceil, floor, inf, prod
 
 import numpy as np
 
 from lpverify.condition import condition_of
 from lpverify.io.model import Model
-from lpverify.io.runtime import Runtime
+from lpverify.io.runtime import runtime_of
 from lpverify.problem import Problem, Range
 from lpverify.query import Atom, Number, less
 from lpverify.verdict import Witness
@@ -51,14 +51,15 @@ class Replayer:
             return index[atom]
 
         self.condition = condition_of(problem.query.formula, number)
-        self.runtime = Runtime(model)
+        self.rounded = _rounded_strict(self.atoms, model)
+        self.runtime = runtime_of(model)
         self._tensors = model.inputs.tensors
         kinds = set(model.inputs.dtypes)
         self._dtype = kinds.pop() if len(kinds) == 1 else np.float64
         self._inner: dict[int, _Inner] = {}
 
     def __call__(self, point: np.ndarray, case: int) -> Witness | None:
-        """Replays a point `(n,)`.
+        """Replays a point `(n,)` of the problem's network.
 
         Returns:
             The witness when the query's formula holds exactly on the point and on what onnxruntime
@@ -66,19 +67,28 @@ class Replayer:
         """
         if not np.isfinite(point).all() or not self._inner_of(case).possible:
             return None
-        x, inputs = self.round_into(point, case)
+        x, inputs = self.round_into(self.problem.full(point), case)
         outputs = self.run(inputs) if np.isfinite(inputs).all() else None
         if outputs is None or not np.isfinite(outputs).all():
             return None
-        values = [*x, *outputs.tolist()]
-        holds = self.condition.fold(lambda a: atom_holds(self.atoms[a], values), all, any)
-        return Witness(tuple(x), inputs, outputs) if holds else None
+        values: list[Number | float] = [*x, *outputs.tolist()]
+        values += [prod(Fraction(values[v]) for v in m) for m in self.problem.query.monomials]
+
+        def true(atom: int) -> bool:
+            other = self.rounded.get(atom)
+            return atom_holds(self.atoms[atom], values) and (other is None or atom_holds(other, values))
+
+        return Witness(tuple(x), inputs, outputs) if self.condition.fold(true, all, any) else None
 
     def round_into(self, point: np.ndarray, case: int) -> tuple[list[Number], np.ndarray]:
         """The nearest point with coordinates of the model's types inside the exact box.
 
         A coordinate whose range contains no number of its type takes its exact lower end; the model then
         sees the nearest number to it, as any reader of the witness does.
+
+        Args:
+            point: All inputs of the query.
+            case: Whose box it is.
 
         Returns:
             The exact point, and the flat array for the model: of its type, float64 if it has several.
@@ -115,6 +125,27 @@ class Replayer:
             lower, upper = (np.concatenate(part) for part in zip(*boxes, strict=True))
             self._inner[case] = _Inner(lower, upper, np.flatnonzero(lower > upper), possible)
         return self._inner[case]
+
+
+def _rounded_strict(atoms: Sequence[Atom], model: Model) -> dict[int, Atom]:
+    """Strict comparisons of one float variable with the number that its type has in place of the constant.
+
+    Some readers round the constant first. Other comparisons that hold exactly hold after that as well.
+    """
+    strict = [i for i, atom in enumerate(atoms) if atom.strict and len(atom.terms) == 1]
+    if not strict:
+        return {}
+    dtypes = [t.dtype for s in (model.inputs, model.outputs) for t in s.tensors for _ in range(t.size)]
+    found = {}
+    for i in strict:
+        (variable, factor), *_ = atoms[i].terms
+        if variable < len(dtypes) and factor in (1, -1) and not is_whole(dtypes[variable]):
+            bound = _float(atoms[i].bound)
+            with np.errstate(over="ignore"):
+                rounded = float(dtypes[variable](bound))
+            if np.isfinite(rounded):
+                found[i] = replace(atoms[i], bound=Fraction(rounded))
+    return found
 
 
 def is_whole(dtype: type) -> bool:

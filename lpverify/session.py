@@ -18,29 +18,29 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lpverify.config import Config, Deadline
-from lpverify.errors import LpverifyError, UnsupportedError
+from lpverify.errors import InputError, LpverifyError, UnsupportedError
 from lpverify.io.results import (
     Answer,
     ReportFile,
-    Variable,
     Word,
     answer_of,
     competition_text,
     report,
     standard_text,
 )
-from lpverify.options import paths
+from lpverify.options import networks
 from lpverify.progress import ProgressLine, describe
 from lpverify.task import Task
 from lpverify.watchdog import Watchdog, process_start
 
 if TYPE_CHECKING:
     from lpverify.io.onnx import Model
+    from lpverify.models import Models
     from lpverify.provenance import Provenance
     from lpverify.query import Query
     from lpverify.verdict import Verdict
@@ -75,16 +75,17 @@ class Session:
 
     def __init__(self, args: argparse.Namespace, output: Output) -> None:
         self.args, self.output = args, output
-        self.network, *files = paths(args)
+        sources, files = networks(args)
         self.tasks = self._tasks(files)
+        self.models: Models | None = None  # once something was loaded
+        self.sources = sources
         self.position, self.task = 0, self.tasks[0]
         self.task.begin("start", process_start())
         self.answered = 0  # tasks; the watchdog may have answered for `task` already
         self.limit = self.task.hard_end
         tick = (lambda: self.task.line.draw()) if self.task.line.enabled else None
         self.watchdog = Watchdog(self.limit, self.cut_short, tick)
-        self.model: Model | None = None  # once everything is loaded
-        self.variables: list[Variable] = []
+        self.loaded = False  # all networks and properties
         self.provenance: Provenance | None = None
         self.words: set[Word] = set()
         self.error: Exception | None = None
@@ -123,18 +124,19 @@ class Session:
                 self.watchdog.resume(self.limit)
             answer = self._attempt()
             self.watchdog.claim()
-            if self.model is None or (self.error is not None and not self.several):
+            if not self.loaded or (self.error is not None and not self.several):
                 return self._give_up(answer)
             if self.answered == i:
                 self._answer(answer)
                 self._save()
-            self.task.query = self.error = None  # both hold memory
+            self.error = None
+            self.task.forget()
         return self.exit_code()
 
     def _attempt(self) -> Answer:
         """The answer for the task; an error is one too, so that the others are still decided."""
         try:
-            if self.model is None:
+            if not self.loaded:
                 self._load()
             return self._decide()
         except Exception as error:  # noqa: BLE001
@@ -144,28 +146,31 @@ class Session:
             return Answer("error", one_line(error), self.task.line.stage)
 
     def _load(self) -> None:
-        """Loads the network and reads all properties."""
+        """Reads all properties and loads the networks that they declare."""
         self.task.enter("load", "loading")
-        from lpverify.io.onnx import load_model
+        from lpverify.models import Models
 
-        model = load_model(self.network)
+        self.models = Models(self.sources, self.args.lenient)
         for task in self.tasks:
-            self._read(task, model)
-        self.variables = _variables(model)
+            self._read(task, self.models)
         self._gather()
         if self.args.check_import:
-            self._check_import(model)
-        self.model = model
+            self._check_import()
+        self.loaded = True
 
-    def _read(self, task: Task, model: "Model") -> None:
-        """Reads a property; among several it must fit as well, as that would come late for the others."""
+    def _read(self, task: Task, models: "Models") -> None:
+        """Reads a property; among several it must compile as well, as that would come late for the others."""
+        from lpverify.compiling import compile_query
+        from lpverify.io.assignments import tensors_of
         from lpverify.io.vnnlib import read_query
-        from lpverify.problem import compile_problem
 
         begin = time.monotonic()
-        task.query = read_query(task.path)
+        task.query = read_query(task.path, lenient=self.args.lenient)
+        found = models.fitting(task.query)
+        task.model, task.tensors = found.model, tensors_of(task.query, found.model)
+        self._remark(task, found.remarks)
         if self.several:
-            compile_problem(model.network, task.query)
+            compile_query(task.model, task.query)
             task.files = self._hashed(task)
         task.spent = time.monotonic() - begin
         if task is not self.task:
@@ -174,12 +179,21 @@ class Session:
             self.limit += task.spent
             self.watchdog.resume(self.limit)
 
+    def _remark(self, task: Task, remarks: Sequence[str]) -> None:
+        """Tells what was overlooked, and with --strict every departure from the standard's letter."""
+        assert task.query is not None
+        if self.args.strict:
+            for remark in task.query.remarks:
+                self.output.tell(f"{task.path}:{remark}")
+        for remark in remarks if not self.args.quiet else ():
+            self.output.tell(f"{task.path}: note: {remark}")
+
     def _decide(self) -> Answer:
         """Verifies the task; raises what verification raises."""
         from lpverify.verify import verify_query
 
         task, args = self.task, self.args
-        assert self.model is not None and task.query is not None
+        assert task.model is not None and task.query is not None
         if self.answered > self.position:  # its limit passed while the files were read
             return task.undecided("timeout", "")
         task.enter("verify", "first bounds")
@@ -187,8 +201,8 @@ class Session:
         record = args.record_proof or args.recheck
         chosen = {"method": args.method, "device": args.device}
         config = Config(args.timeout, args.seed, record, **chosen, deadline=deadline)
-        verdict = verify_query(self.model, task.query, config, task.line.update)
-        answer = self._recheck(verdict, self.model, task.query)
+        verdict = verify_query(task.model, task.query, config, task.line.update)
+        answer = self._recheck(verdict, task.model, task.query)
         task.enter("answer", "answering")
         return answer
 
@@ -198,23 +212,23 @@ class Session:
         if answer.verdict != "unsat" or not self.args.recheck:
             return answer
         from lpverify.check import check_proof
-        from lpverify.problem import compile_problem
+        from lpverify.compiling import compile_query
 
         task = self.task
         task.enter("recheck", "re-check of the proof")
         task.line.update(replace(verdict.progress, stage="re-check of the proof"))
-        found = check_proof(compile_problem(model.network, query), verdict.proof)  # type: ignore[union-attr]
+        found = check_proof(compile_query(model, query), verdict.proof)  # type: ignore[union-attr]
         task.rechecked = found.leaves - len(found.failures)
         if not found.valid:
             return task.undecided("unknown", f"the proof does not stand its re-check: {found.failures[0]}")
         return answer
 
-    def _check_import(self, model: "Model") -> None:
+    def _check_import(self) -> None:
         from lpverify.import_check import check_import
         from lpverify.problem import compile_problem
 
-        query = self.task.query
-        assert query is not None
+        query, model = self.task.query, self.task.model
+        assert query is not None and model is not None
         self.task.enter("check", "comparing with onnxruntime")
         agreement = check_import(model, compile_problem(model.network, query), self.args.seed)
         if self.args.verbose:
@@ -227,7 +241,9 @@ class Session:
             from lpverify.provenance import Provenance
 
             query = {} if self.several else {"query": self.task.path}
-            self.provenance = Provenance({"network": self.network} | query)
+            paths = self.models.paths if self.models is not None else ()
+            named = {"network" if i == 0 else f"network {i + 1}": path for i, path in enumerate(paths)}
+            self.provenance = Provenance(named | query)
             self.provenance.start()
 
     def _hashed(self, task: Task) -> dict[str, dict[str, str | None]]:
@@ -302,12 +318,26 @@ class Session:
         """Prints the answer for the current property."""
         self.answered += 1
         self.task.line.close()
-        standard = self.args.network is not None
-        text = standard_text(answer, self.variables) if standard else competition_text(answer)
+        text = self._text(answer)
         self.output.put(f"{self.task.path} {text}" if self.several else text)
         self.words.add(answer.verdict)
         self._explain(answer)
         self._record(answer)
+
+    def _text(self, answer: Answer) -> str:
+        """What goes to stdout: in the standard's form if the command has that form, or the property."""
+        query, tensors, standard = self.task.query, self.task.tensors, self.args.network is not None
+        if answer.witness is not None and self.args.serialise_assignments is not None:
+            from lpverify.io.assignments import write_tensors
+
+            try:
+                write_tensors(self.args.serialise_assignments, tensors, answer.witness)
+                return standard_text(replace(answer, witness=None), tensors, standard)
+            except InputError as error:
+                self.code = self.output.complain(error, self.args.verbose, "")
+        if standard or (query is not None and query.networks):
+            return standard_text(answer, tensors, standard)
+        return competition_text(answer)
 
     def _explain(self, answer: Answer) -> None:
         """Why it is undecided, and what is worth a note; statistics if wanted."""
@@ -351,6 +381,7 @@ class Session:
 
         facts: dict[str, object] = {"query": self.task.path} if self.several else {}
         facts |= {
+            "semantics": "real" if self.task.query is None else self.task.query.semantics,
             "rechecked_leaves": self.task.rechecked,
             "seconds": self.task.seconds(),
             "peak_mb": peak_mb(),
@@ -361,15 +392,6 @@ class Session:
             files = self.provenance.files | self.task.files
             facts |= {"versions": self.provenance.versions, "files": files}
         return facts | {"options": {name: getattr(self.args, name) for name in OPTIONS}}
-
-
-def _variables(model: "Model") -> list[Variable]:
-    """Those that VNN-LIB 1 stands for: X and Y, with the model's shapes where it has one tensor."""
-    found = []
-    for name, signature in (("X", model.inputs), ("Y", model.outputs)):
-        single = len(signature.shapes) == 1
-        found.append((name, "Real", signature.shapes[0] if single else (sum(signature.sizes),)))
-    return found
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -3,10 +3,11 @@
 import time
 from typing import TYPE_CHECKING
 
-from lpverify.io.results import Answer, Word, undecided
+from lpverify.io.results import Answer, Tensor, Word, undecided
 from lpverify.progress import ProgressLine
 
 if TYPE_CHECKING:
+    from lpverify.io.model import Model
     from lpverify.query import Query
 
 
@@ -14,6 +15,9 @@ class Task:
     """One property: how far it is, and when.
 
     Attributes:
+        query: Once it is read.
+        model: The networks that it declares.
+        tensors: Its variables, as they are printed.
         spent: Seconds that reading it took.
         marks: The phases and when they began.
         files: Its file with its hash, where that isn't left to the background.
@@ -23,6 +27,8 @@ class Task:
     def __init__(self, path: str, timeout: float, line: ProgressLine) -> None:
         self.path, self.timeout, self.line = path, timeout, line
         self.query: Query | None = None
+        self.model: Model | None = None
+        self.tensors: list[Tensor] = []
         self.files: dict[str, dict[str, str | None]] = {}
         self.rechecked: int | None = None
         self.spent = 0.0
@@ -63,6 +69,10 @@ class Task:
         return {name: round(end - begin, 4) for (name, begin), end in phases} | {
             "wall": round(now - self.marks[0][1], 4)
         }
+
+    def forget(self) -> None:
+        """Drops what holds memory."""
+        self.query = self.model = None
 
     def undecided(self, word: Word, reason: str) -> Answer:
         """An answer with what is known so far."""

@@ -19,13 +19,14 @@ from lpverify.bounds.evaluate import (
 from lpverify.bounds.propagate import Region
 from lpverify.bounds.reduce import Reduced, reduce
 from lpverify.bounds.subproblem import Subproblem, inherit
+from lpverify.compiling import compile_query
 from lpverify.config import Config
 from lpverify.errors import UnsupportedError
 from lpverify.interval import Box
 from lpverify.io.onnx import Model
 from lpverify.multipliers import Effort, Schedule
 from lpverify.ops.smooth import FAN
-from lpverify.problem import Problem, compile_problem
+from lpverify.problem import Problem
 from lpverify.proof import Leaf, Proof
 from lpverify.query import Query
 from lpverify.replay import Replayer
@@ -59,10 +60,11 @@ from lpverify.search.portfolio import Contestant, compete
 from lpverify.search.reduced import ReducedSearch
 from lpverify.search.tree import Tree
 from lpverify.solvers.highs import Highs
-from lpverify.verdict import Progress, Sat, Timeout, Unsat, Verdict, Witness
+from lpverify.verdict import Progress, Sat, Timeout, Unknown, Unsat, Verdict, Witness
 
 Report = Callable[[Progress], None]
 CANDIDATE_CASES = 64
+UNBOUNDED_SECONDS = 5.0  # of the search where inputs have no bounds
 SWEPT_ELEMENTS = 4_000_000  # of all values, in all cases that are bounded together
 FIRST_SECONDS = (
     0.5  # of branch and bound by the kernel before the gradient attack; of that before slow bounds
@@ -88,10 +90,24 @@ def verify_query(
     """
     if config.device == "cuda":
         torch_device(config)
-    problem = compile_problem(model.network, query)
+    problem = compile_query(model, query)
+    if problem.unbounded:
+        return _unbounded(problem, Replayer(model, problem), config, report)
     if not problem.cases:
         return Unsat(Proof(0, (), config.record_proof), Progress(stage="the input set is empty"))
     return _Ladder(problem, Replayer(model, problem), config, report).climb()
+
+
+def _unbounded(problem: Problem, replay: Replayer, config: Config, report: Report) -> Verdict:
+    """Looks for a counterexample in a part of the set; without bounds there is no proof."""
+    if problem.cases:
+        within = replace(config, deadline=config.deadline.within(UNBOUNDED_SECONDS))
+        verdict = _Ladder(problem, replay, within, report).climb()
+        if isinstance(verdict, Sat):
+            return verdict
+    names = ", ".join(problem.unbounded[:8]) + (" ..." if len(problem.unbounded) > 8 else "")
+    reason = f"{len(problem.unbounded)} input(s) have no lower or no upper bound: {names}"
+    return Unknown(reason, Progress(stage="unbounded inputs"))
 
 
 @dataclass

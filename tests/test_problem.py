@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from helpers import box_assertions, query_of, random_dense
 
+from lpverify.config import Config
 from lpverify.errors import InputError
 from lpverify.problem import compile_problem
 from lpverify.query import float_above, float_below
+from lpverify.verdict import Sat
+from lpverify.verify import verify_query
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +68,50 @@ def test_nearly_empty_range_is_decided_exactly(model):
     assert compile_problem(model.network, query_of(model, box_assertions([high, 0], [low, 1]))).cases
 
 
-def test_unbounded_input_is_an_error(model):
-    with pytest.raises(InputError, match="X_1 has no upper bound"):
-        compile_problem(model.network, query_of(model, "(assert (and (>= X_0 0) (<= X_0 1) (>= X_1 0)))"))
+def test_inputs_without_bounds_are_named(model):
+    body = "(assert (and (>= X_0 0) (<= X_0 1) (>= X_1 5000)))"
+    problem = compile_problem(model.network, query_of(model, body))
+    assert problem.unbounded == ("X_1",)
+    (case,) = problem.cases
+    assert case.box.lower[1] == 5000 and case.box.upper[1] > 5000
+    assert verify_query(model, query_of(model, body + "(assert (> X_0 2))"), Config()).reason.endswith("X_1")
+    assert isinstance(verify_query(model, query_of(model, body + "(assert (<= Y_0 1e9))"), Config()), Sat)
+
+
+def test_equal_inputs_become_one():
+    model = random_dense(0, (4, 3, 2))
+    body = box_assertions([0, -1, 0, 0], [1, 5, 2, 1]) + "(assert (= X_0 X_1)) (assert (= X_1 X_3))"
+    problem = compile_problem(model.network, query_of(model, body + "(assert (<= (+ Y_0 X_1 X_3 X_2) 0))"))
+    (case,) = problem.cases
+    assert problem.merged.tolist() == [0, 0, 1, 0]
+    assert (case.box.lower.tolist(), case.box.upper.tolist()) == ([0, 0], [1, 2])
+    assert [float(v) for v in case.range.upper] == [1, 1, 2, 1]
+    x = np.random.default_rng(0).random((5, 2))
+    full = x[:, problem.merged]
+    expected = model.network(full)[:, 0] + 2 * x[:, 0] + x[:, 1]
+    assert np.allclose(problem.network(x)[:, case.forms[0]], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "atoms", ["(= X_0 (+ X_1 1))", "(<= X_0 X_1)", "(= X_0 (* 2 X_1))", "(= X_0 (- X_1))"]
+)
+def test_other_inputs_are_not_merged(atoms, model):
+    body = box_assertions([0, 0], [1, 1]) + f"(assert {atoms})"
+    assert compile_problem(model.network, query_of(model, body)).merged is None
+    either = box_assertions([0, 0], [1, 1]) + "(assert (or (= X_0 X_1) (<= Y_0 0)))"
+    assert compile_problem(model.network, query_of(model, either)).merged is None
+
+
+def test_linear_constraints_tighten_ends(model):
+    body = box_assertions([0, 0], [2, 2]) + "(assert (>= (+ (* 0.5 X_0) (* 0.75 X_1)) 2))"
+    (case,) = compile_problem(model.network, query_of(model, body)).cases
+    assert np.allclose(case.box.lower, [1, 4 / 3], atol=1e-15) and case.box.upper.tolist() == [2, 2]
+    assert case.box.lower[0] <= 1 and Fraction(float(case.box.lower[1])) <= Fraction(4, 3)
+    chained = "(assert (and (<= X_0 1) (>= X_0 0) (<= X_1 X_0) (>= X_1 (- X_0 1))))"
+    problem = compile_problem(model.network, query_of(model, chained))
+    assert not problem.unbounded and problem.cases[0].box.lower[1] == -1.0
+    empty = box_assertions([0, 0], [2, 2]) + "(assert (>= (+ (* 0.5 X_0) (* 0.75 X_1)) 2.75))"
+    assert not compile_problem(model.network, query_of(model, empty)).cases
 
 
 def test_size_mismatch_is_an_error(model):

@@ -26,6 +26,7 @@ class NetworkBuilder:
         self.name = ""
         self._probes: list[np.ndarray] = []
         self._orders: dict[int, int] = {}
+        self._sums: list[int] = []
 
     def add(self, op: Op, inputs: Sequence[int]) -> int:
         with np.errstate(all="ignore"):
@@ -53,6 +54,9 @@ class NetworkBuilder:
     def note_order(self, value: int, source: int) -> None:
         self._orders[value] = source
 
+    def note_sum(self, value: int) -> None:
+        self._sums.append(value)
+
     def inputs(self, signature: Signature) -> list[int]:
         """The network's flat input, cut into the model's tensors."""
         total = sum(signature.sizes)
@@ -79,7 +83,7 @@ class NetworkBuilder:
         if len(flat) > 1:
             last = self.add(Concat(0, tuple(self.shape(v)[0] for v in flat)), flat)
         ranked = self._ranked(last)
-        return Network(tuple(self.nodes), last, ranked)
+        return Network(tuple(self.nodes), last, ranked, tuple(self._sums))
 
     def _ranked(self, value: int) -> int | None:
         """A flat value whose elements are ordered as those of another flat one, if one is known."""

@@ -7,6 +7,8 @@ from itertools import accumulate
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from lpverify.errors import InputError, OnnxError
 from lpverify.network import Network
 
@@ -21,6 +23,11 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: type
     part: slice
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Model:
         serialized: What onnxruntime loads: the file, with tensors from external files put into it.
         path: Where it came from.
         node_count: Nodes of the file's main graph.
+        parts: The models that an assembled one consists of, see `io.assembly`; it has no file of its own.
     """
 
     network: Network
@@ -66,6 +74,22 @@ class Model:
     serialized: bytes = field(repr=False)
     path: str = ""
     node_count: int = 0
+    parts: tuple["Part", ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model within an assembled one.
+
+    Attributes:
+        model: Of one file.
+        inputs: For each element of its inputs, flat, the place among all inputs.
+        outputs: The elements of its outputs, flat, that are wanted; those of all parts follow each other.
+    """
+
+    model: Model
+    inputs: np.ndarray
+    outputs: np.ndarray
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from lpverify.errors import OnnxError, UnsupportedError
+from lpverify.errors import InputError, OnnxError, UnsupportedError
 from lpverify.io.element_types import NAMES, element_type, numpy_type, result_types, with_values
 from lpverify.io.external_data import embed_external_data
 from lpverify.io.folding import fold
 from lpverify.io.functions import MAX_STEPS, call, defaults_of, key_of, local_functions, standard_function
+from lpverify.io.interface import Interface, adapt
 from lpverify.io.lookup import Tables
 from lpverify.io.model import Model, Signature, read_file
 from lpverify.io.opsets import domain_of, read_opsets
@@ -40,24 +41,31 @@ _SUBGRAPHS: Mapping[str, Callable[[Step, Symbols], Steps]] = {
 }
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
+def load_model(path: str | os.PathLike[str], interface: Interface | None = None) -> Model:
     """Reads `.onnx` or `.onnx.gz`; external tensors from files in the same folder.
+
+    Args:
+        path: The file.
+        interface: Sizes of open dimensions, and tensors that are wanted as outputs.
 
     Raises:
         InputError: The file can't be read.
         OnnxError: It is not a usable ONNX model.
         UnsupportedError: Some nodes can't be translated; the message lists every one of them.
     """
-    return import_model(read_file(path), str(path), Path(path).parent)
+    return import_model(read_file(path), str(path), Path(path).parent, interface)
 
 
-def import_model(data: bytes, path: str = "", folder: Path | None = None) -> Model:
+def import_model(
+    data: bytes, path: str = "", folder: Path | None = None, interface: Interface | None = None
+) -> Model:
     """Translates a serialised model; raises as `load_model`.
 
     Args:
         data: The model.
         path: For messages.
         folder: Where its external files are; without it, a model that has some is refused.
+        interface: Sizes of open dimensions, and tensors that are wanted as outputs.
     """
     import onnx  # noqa: PLC0415  (slow to import)
 
@@ -68,10 +76,12 @@ def import_model(data: bytes, path: str = "", folder: Path | None = None) -> Mod
     if not proto.graph.node and not proto.graph.output:
         raise OnnxError(f"{path}: not an ONNX file (no graph)")
     try:
-        if folder is not None and embed_external_data(proto, folder):
+        changed = folder is not None and embed_external_data(proto, folder)
+        changed = (interface is not None and adapt(proto, interface)) or changed
+        if changed:
             data = proto.SerializeToString()
         return _Importer(proto).run(data, path)
-    except (OnnxError, UnsupportedError) as error:
+    except (InputError, UnsupportedError) as error:
         raise type(error)(f"{path}: {error}" if path else str(error)) from None
 
 

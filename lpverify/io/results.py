@@ -19,13 +19,30 @@ if TYPE_CHECKING:
     from lpverify.verdict import Progress, Verdict, Witness
 
 Word: TypeAlias = Literal["sat", "unsat", "unknown", "timeout", "error"]
-Variable: TypeAlias = tuple[str, str, tuple[int, ...]]
-
 SCHEMA = 1
 SEMANTICS = "real"
 STANDARD_SPELLING = {"timeout": "timed-out"}  # VNN-LIB 2, command-line chapter; VNN-COMP says timeout
 ROUNDED_DIGITS = 50
 _WORDS: dict[str, Word] = {"Sat": "sat", "Unsat": "unsat", "Timeout": "timeout", "Unknown": "unknown"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A variable as it is printed.
+
+    Attributes:
+        name: Of the variable.
+        element_type: As the query declares it.
+        shape: Empty for a scalar.
+        start: Where its numbers begin among those of the witness, inputs and then outputs.
+        dtype: The NumPy type of the model's tensor.
+    """
+
+    name: str
+    element_type: str
+    shape: tuple[int, ...]
+    start: int
+    dtype: type
 
 
 @dataclass(frozen=True)
@@ -88,20 +105,21 @@ def competition_text(answer: Answer) -> str:
     return "\n".join(lines) + "\n"
 
 
-def standard_text(answer: Answer, variables: Sequence[Variable]) -> str:
+def standard_text(answer: Answer, tensors: Sequence[Tensor], standard_words: bool = True) -> str:
     """Verdict and assignment as the VNN-LIB 2 standard has them (chapter 5, command-line format).
 
     Args:
         answer: To be printed.
-        variables: Name, type and shape of every declared variable, inputs and then outputs, in the order
-            of the witness' numbers.
+        tensors: Every declared variable, in the order of the file.
+        standard_words: Whether the verdict, too, is spelled as there.
     """
-    lines = [STANDARD_SPELLING.get(answer.verdict, answer.verdict)]
+    word: str = answer.verdict
+    lines = [STANDARD_SPELLING.get(word, word) if standard_words else word]
     if answer.witness is not None:
-        numbers = iter([*answer.witness.x, *answer.witness.outputs.tolist()])
-        for name, kind, shape in variables:
-            lines.append(f"{name} {kind} [{','.join(map(str, shape))}]")
-            lines.extend(exact_decimal(next(numbers)) for _ in range(math.prod(shape)))
+        numbers = [*answer.witness.x, *answer.witness.outputs.tolist()]
+        for t in tensors:
+            lines.append(f"{t.name} {t.element_type} [{','.join(map(str, t.shape))}]")
+            lines.extend(map(exact_decimal, numbers[t.start : t.start + math.prod(t.shape)]))
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,37 @@ from lpverify.io.model import Model, Tensor
 from lpverify.io.tensors import all_exact
 
 
+def runtime_of(model: Model) -> "Runtime | AssembledRuntime":
+    """What evaluates a model, assembled or not."""
+    return AssembledRuntime(model) if model.parts else Runtime(model)
+
+
+class AssembledRuntime:
+    """Evaluates the parts of an assembled model, each on its own inputs; equal ones share a session."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        runtimes: dict[int, Runtime] = {}
+        for part in model.parts:
+            runtimes.setdefault(id(part.model), Runtime(part.model))
+        self._runtimes = [runtimes[id(part.model)] for part in model.parts]
+
+    @property
+    def failure(self) -> str:
+        """Why onnxruntime could not run a part when it was last asked; empty if it could."""
+        return next((r.failure for r in self._runtimes if r.failure), "")
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray | None:
+        """Evaluates a flat point; see `Runtime`."""
+        results = []
+        for part, runtime in zip(self.model.parts, self._runtimes, strict=True):
+            outputs = runtime(inputs[part.inputs])
+            if outputs is None:
+                return None
+            results.append(outputs[part.outputs])
+        return np.concatenate(results)
+
+
 class Runtime:
     """Evaluates a model on the CPU; the session is made at the first use.
 

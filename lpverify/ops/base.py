@@ -331,6 +331,9 @@ class GraphBuilder(Protocol):
     def note_order(self, value: int, source: int) -> None:
         """Notes that along the last axis the elements of a value are ordered as those of another."""
 
+    def note_sum(self, value: int) -> None:
+        """Notes that along the last axis the elements of a value sum up to 1."""
+
 
 Importer = Callable[[OnnxNode, GraphBuilder], "int | Sequence[int]"]
 ImporterT = TypeVar("ImporterT", bound=Importer)

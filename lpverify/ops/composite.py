@@ -9,6 +9,7 @@ from lpverify.errors import UnsupportedError
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.bilinear import product
 from lpverify.ops.elementary import Exp, InverseSqrt, Log, Reciprocal, Sqrt, Square
+from lpverify.ops.indicators import Known
 from lpverify.ops.linear import ROUNDING, Combine, Sum, align, multiply_constant, shift
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.reduce import reduction_axes
@@ -77,12 +78,17 @@ def softmax(value: int, graph: GraphBuilder, allowed: np.ndarray | None = None) 
     mask = None if allowed is None else Constant(allowed.astype(np.float64))
     if shape[-1] <= MOST_PAIRS:
         shares = graph.add(Reciprocal(), [_shares(value, graph, allowed)])
-        return shares if mask is None else multiply_constant(shares, mask, graph)
-    axis = [len(shape) - 1]
-    _, exponentials = _centred_exponentials(value, axis, graph)
-    if mask is not None:
-        exponentials = multiply_constant(exponentials, mask, graph)
-    return product(exponentials, graph.add(Reciprocal(), [total(exponentials, axis, graph)]), graph)
+        result = shares if mask is None else multiply_constant(shares, mask, graph)
+    else:
+        axis = [len(shape) - 1]
+        _, exponentials = _centred_exponentials(value, axis, graph)
+        if mask is not None:
+            exponentials = multiply_constant(exponentials, mask, graph)
+        inverse = graph.add(Reciprocal(), [total(exponentials, axis, graph)])
+        result = product(exponentials, inverse, graph)
+    result = graph.add(Known(0.0, 1.0), [result])
+    graph.note_sum(result)
+    return result
 
 
 def log_softmax(value: int, graph: GraphBuilder) -> int:

@@ -48,6 +48,32 @@ class Linear(AffineOp):
     def adjoint(self, a: Array) -> tuple[Array, ...]:
         return (a @ self.weight,)
 
+    def interval(self, *boxes: Box) -> tuple[Array, Array]:
+        """As for all; exact in rows that copy an element or its negative."""
+        low, high = super().interval(*boxes)
+        rows, columns, negative = self._copies
+        if not len(rows):
+            return low, high
+        x, y = (end[..., columns] for end in (boxes[0].lower, boxes[0].upper))
+        first, last = np.where(negative, -y, x), np.where(negative, -x, y)
+        if self.offset is not None:
+            shift = np.broadcast_to(self.offset, low.shape)[..., rows]
+            first, last = add_down(first, shift), add_up(last, shift)
+        low[..., rows], high[..., rows] = np.maximum(low[..., rows], first), np.minimum(high[..., rows], last)
+        return low, high
+
+    @cached_property
+    def _copies(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows with one entry, 1 or -1, their columns, and which are -1; of NumPy weights without errors."""
+        none = np.zeros(0, np.int64)
+        if not isinstance(self.weight, np.ndarray) or self.weight_error or self.offset_error is not None:
+            return none, none, none
+        single = np.flatnonzero(np.count_nonzero(self.weight, axis=1) == 1)
+        columns = np.argmax(self.weight[single] != 0, axis=1)
+        entries = self.weight[single, columns]
+        copies = np.abs(entries) == 1
+        return single[copies], columns[copies], entries[copies] < 0
+
     @property
     def terms(self) -> tuple[int, int]:
         rows, columns = self.weight.shape
@@ -146,16 +172,17 @@ class Scale(AffineOp):
         """Products with the ends, which keep their signs, as centre and radius do not."""
         xp, w, x, y = namespace(boxes[0].lower), self.weight, boxes[0].lower, boxes[0].upper
         low, high = xp.minimum(w * x, w * y), xp.maximum(w * x, w * y)
+        exact = (xp.abs(w) == 1) & (self.weight_error == 0)
         relative, slack = self.weight_error + 4 * unit_roundoff(low), tiny(low)
-        down, up = low - relative * xp.abs(low) - slack, high + relative * xp.abs(high) + slack
+        down = xp.where(exact, low, low - relative * xp.abs(low) - slack)
+        up = xp.where(exact, high, high + relative * xp.abs(high) + slack)
         up = xp.where((w == 0) | ((w > 0) & (y <= 0)) | ((w < 0) & (x >= 0)), negative_part(up), up)
         down = xp.where((w == 0) | ((w > 0) & (x >= 0)) | ((w < 0) & (y <= 0)), positive_part(down), down)
         if self.offset is not None:
-            error = 0.0 if self.offset_error is None else self.offset_error
-            down, up = (
-                round_down(round_down(down + self.offset) - error),
-                round_up(round_up(up + self.offset) + error),
-            )
+            shift = self.offset + xp.zeros_like(down)
+            down, up = add_down(down, shift), add_up(up, shift)
+        if self.offset_error is not None:
+            down, up = round_down(down - self.offset_error), round_up(up + self.offset_error)
         return sound_box(down, up)
 
     @property

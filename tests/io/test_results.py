@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lpverify.errors import InputError
 from lpverify.io.results import (
     ReportFile,
+    Tensor,
     answer_of,
     competition_text,
     exact_decimal,
@@ -31,6 +32,7 @@ WITNESS = Witness(
     np.array([TENTH, -0.3, 2.0], np.float32),
     np.array([1e-5, -3.0], np.float32),
 )
+SHORT = [Tensor("X", "Real", (3,), 0, np.float32), Tensor("Y", "Real", (2,), 3, np.float32)]
 SAT = Sat(WITNESS, Progress(3, 2, -0.5, "attack"))
 
 
@@ -45,7 +47,8 @@ def test_the_first_line():
     for verdict, word, standard in expected:
         answer = answer_of(verdict)
         assert competition_text(answer).splitlines()[0] == word
-        assert standard_text(answer, [("X", "Real", (3,)), ("Y", "Real", (2,))]).splitlines()[0] == standard
+        assert standard_text(answer, SHORT).splitlines()[0] == standard
+        assert standard_text(answer, SHORT, standard_words=False).splitlines()[0] == word
         assert competition_text(answer).count("\n") == (6 if word == "sat" else 1)
 
 
@@ -61,11 +64,23 @@ def test_competition_assignment_reads_back_exactly():
 
 
 def test_standard_assignment():
-    lines = standard_text(answer_of(SAT), [("X", "Real", (1, 3)), ("Y", "Real", (2,))]).splitlines()
+    tensors = [Tensor("X", "Real", (1, 3), 0, np.float32), Tensor("Y", "Real", (2,), 3, np.float32)]
+    lines = standard_text(answer_of(SAT), tensors).splitlines()
     assert lines[1] == "X Real [1,3]"
     assert lines[2:5] == ["0.100000001490116119384765625", "-0.30", "2"]
     assert lines[5] == "Y Real [2]"
     assert len(lines) == 8
+
+
+def test_standard_assignment_follows_the_declarations():
+    tensors = [
+        Tensor("B", "float32", (), 2, np.float32),
+        Tensor("U", "int64", (1, 1), 4, np.int64),
+        Tensor("A", "float32", (2,), 0, np.float32),
+    ]
+    lines = standard_text(answer_of(SAT), tensors).splitlines()
+    assert lines[:5] == ["sat", "B float32 []", "2", "U int64 [1,1]", "-3"]
+    assert lines[5] == "A float32 [2]" and len(lines) == 8
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

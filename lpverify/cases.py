@@ -1,0 +1,94 @@
+"""The alternatives of a query's formula by their input boxes, with exact ends.
+
+Bounds on single inputs become ends of boxes; only disjunctions that contain such bounds fork, everything
+else stays a formula.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from lpverify.presolve import Ends, propagate_ends
+from lpverify.query import And, Atom, Formula, Or, Query, less, negate
+
+MAX_CASES = 1_000_000
+MOST_PROPAGATED = 1_000  # cases whose linear input constraints tighten their ends
+
+
+@dataclass
+class Draft:
+    """A case under construction: exact input ends, and what is not about single inputs."""
+
+    ends: Ends
+    pending: list[Formula]
+    rest: list[Formula]
+
+
+def split_cases(formula: Formula, inputs: int) -> Iterator[Draft]:
+    """Moves bounds on single inputs into boxes; forks at disjunctions that contain such bounds."""
+    stack = [Draft({}, [formula], [])]
+    count = 1
+    while stack:
+        draft = stack.pop()
+        fork: Or | None = None
+        while draft.pending and fork is None:
+            part = draft.pending.pop()
+            if isinstance(part, And):
+                draft.pending.extend(reversed(part.children))
+            elif isinstance(part, Atom):
+                if not _tighten(draft.ends, part, inputs):
+                    draft.rest.append(part)
+            elif len(part.children) == 1:
+                draft.pending.append(part.children[0])
+            elif part.children and count < MAX_CASES and _bounds_inputs(part, inputs):
+                fork = part
+            else:
+                draft.rest.append(part)
+        if fork is None:
+            yield draft
+            continue
+        count += len(fork.children) - 1
+        stack.extend(
+            Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest))
+            for child in reversed(fork.children)
+        )
+
+
+def drafts_of(query: Query) -> list[Draft]:
+    """All cases, their ends tightened by the linear constraints on inputs."""
+    drafts = list(split_cases(query.formula, query.inputs))
+    if len(drafts) <= MOST_PROPAGATED:
+        for draft in drafts:
+            propagate_ends(draft.ends, draft.rest, query.inputs)
+    return drafts
+
+
+def _tighten(ends: Ends, atom: Atom, inputs: int) -> bool:
+    """Applies an atom over one input to the ends; False if it is of another kind."""
+    if len(atom.terms) != 1 or atom.terms[0][0] >= inputs:
+        return False
+    variable, factor = atom.terms[0]
+    lower, upper = ends.get(variable, (None, None))
+    if factor == 1:
+        bound = atom.bound
+    else:
+        bound = negate(atom.bound) if factor == -1 else Fraction(atom.bound) / Fraction(factor)
+    if factor > 0:
+        upper = bound if upper is None or less(bound, upper) else upper
+    else:
+        lower = bound if lower is None or less(lower, bound) else lower
+    ends[variable] = lower, upper
+    return True
+
+
+def _bounds_inputs(part: Or, inputs: int) -> bool:
+    """Some branch of the disjunction bounds a single input directly."""
+    for child in part.children:
+        work: list[Formula] = [child]
+        while work:
+            top = work.pop()
+            if isinstance(top, Atom) and len(top.terms) == 1 and top.terms[0][0] < inputs:
+                return True
+            if isinstance(top, And):
+                work.extend(top.children)
+    return False

@@ -1,0 +1,52 @@
+"""A model and a query as a problem: over the real numbers, or over computation in the declared types."""
+
+from functools import partial
+
+import numpy as np
+
+from lpverify.errors import InputError, UnsupportedError
+from lpverify.interval import Box
+from lpverify.io.model import Model
+from lpverify.network import Network
+from lpverify.problem import Problem, compile_problem
+from lpverify.query import Query
+from lpverify.replay import is_whole
+from lpverify.typed import Typed
+
+MOST_SPAN = 2**17  # largest numbers of types whose whole range is used as bounds of an input
+
+
+def compile_query(model: Model, query: Query) -> Problem:
+    """Builds the problem of a query about a model that fits it.
+
+    Raises:
+        InputError: They do not fit.
+        UnsupportedError: Something in them can't be treated.
+    """
+    if query.networks and len(query.networks) > 1 and not model.parts:
+        raise InputError(f"{query.path}: declares {len(query.networks)} networks, there is one model")
+    typed = None if query.semantics == "real" else _typed(model)
+    return compile_problem(model.network, query, typed)
+
+
+def _typed(model: Model) -> Typed:
+    tensors = [t for signature in (model.inputs, model.outputs) for t in signature.tensors]
+    sizes = [t.size for t in tensors]
+    whole = np.repeat([is_whole(t.dtype) for t in tensors], sizes)
+    floats = [t.dtype for t in tensors if not is_whole(t.dtype)]
+    coarsest = max(floats, key=lambda dtype: float(np.finfo(dtype).eps), default=None)
+    spans = np.repeat([_span(t.dtype) for t in model.inputs.tensors], model.inputs.sizes, axis=0)
+    return Typed(coarsest, whole, spans, partial(executed, model))
+
+
+def _span(dtype: type) -> tuple[float, float]:
+    """Least and largest number of a narrow type, NaN for a wide one."""
+    if np.dtype(dtype).kind == "b":
+        return 0.0, 1.0
+    info = np.iinfo(dtype) if is_whole(dtype) else np.finfo(dtype)
+    return (float(info.min), float(info.max)) if info.max <= MOST_SPAN else (np.nan, np.nan)
+
+
+def executed(model: Model, network: Network, box: Box) -> Network:
+    """Not there yet."""
+    raise UnsupportedError("TODO")

@@ -1,0 +1,110 @@
+"""Queries about computation in float types: their constants and their arithmetic are rounded, too.
+
+A verdict must not depend on how a reader takes a constant such as 0.1 in a comparison with a float32
+variable: as the decimal, or as the nearest float32 number. Proofs cover both; so do witnesses, see `replay`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from lpverify.forms import Forms
+from lpverify.interval import Box
+from lpverify.network import Network, repeat
+from lpverify.ops.linear import Linear, SparseLinear
+from lpverify.query import Number, Query
+
+ROUNDINGS = 16  # of one term, with a wide margin: products, sums in any order, fused or not
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What is computed in which type.
+
+    Attributes:
+        dtype: The coarsest float type among the variables; None if all are whole.
+        whole: For each of the query's inputs and outputs whether it is a whole number or truth value.
+        spans: Least and largest number of each input's type `(inputs, 2)`, NaN where that is no use.
+        execute: Makes of a network one that covers its computation on a box of inputs.
+    """
+
+    dtype: type | None
+    whole: np.ndarray
+    spans: np.ndarray
+    execute: Callable[[Network, Box], Network]
+
+    def slack(self, number: Number) -> float:
+        """How far the number may be from what it is rounded to, with a margin."""
+        if self.dtype is None:
+            return 0.0
+        info, value = np.finfo(self.dtype), float(number)
+        with np.errstate(over="ignore"):
+            nearest = float(self.dtype(value))
+        if nearest == value and value == number:
+            return 0.0
+        return abs(value) * 2.0 * float(info.eps) + 2.0 * float(info.smallest_subnormal)
+
+    def merged(self, merged: np.ndarray | None, inputs: int) -> "Typed":
+        """The same after some inputs became one; a float among them makes it a float."""
+        if merged is None:
+            return self
+        whole = np.ones(inputs, bool)
+        np.logical_and.at(whole, merged, self.whole[: len(merged)])
+        return replace(self, whole=np.concatenate([whole, self.whole[len(merged) :]]))
+
+    def with_noise(self, network: Network, forms: Forms, query: Query, box: Box, largest: float) -> Network:
+        """Lets the forms that need arithmetic be off by what its rounding may do.
+
+        Args:
+            network: Its output node computes the forms.
+            forms: Of the query.
+            query: Of which the forms' variables are.
+            box: All inputs, of the network.
+            largest: Size of the largest constant that forms are compared with.
+        """
+        rows = [row for terms, row in forms.index.items() if self._rounded(terms, query, largest)]
+        if not rows or self.dtype is None:
+            return network
+        node = network.nodes[network.output]
+        assert isinstance(node.op, (Linear, SparseLinear))
+        operand = _boxes(network, box)[node.inputs[0]]
+        size = node.op.magnitude(np.maximum(np.abs(operand.lower), np.abs(operand.upper)))[0]
+        info = np.finfo(self.dtype)
+        lengths = np.array([len(terms) + sum(_degree(v, query) for v, _ in terms) for terms in forms.index])
+        noise = np.zeros(node.shape)
+        factor = ROUNDINGS * (lengths[rows] + 4.0)
+        noise[rows] = factor * (float(info.eps) * (size[rows] + largest) + float(info.tiny))
+        noise = np.where(np.isfinite(noise), noise, np.inf)
+        op = replace(node.op, offset=np.zeros(node.shape), offset_error=noise)
+        nodes = (*network.nodes[: network.output], replace(node, op=op))
+        return replace(network, nodes=nodes)
+
+    def _rounded(self, terms: tuple[tuple[int, Number], ...], query: Query, largest: float) -> bool:
+        """Whether the comparison needs arithmetic on floats; that of two variables alone does not."""
+        if any(v >= len(self.whole) for v, _ in terms):
+            return True
+        factors = [Fraction(c) for _, c in terms]
+        plain = (
+            abs(factors[0]) == 1
+            if len(terms) == 1
+            else largest == 0.0 and factors == [-factors[-1], factors[-1]]
+        )
+        return not (plain or all(self.whole[v] for v, _ in terms))
+
+
+def _degree(variable: int, query: Query) -> int:
+    known = query.inputs + query.outputs
+    return len(query.monomials[variable - known]) if variable >= known else 0
+
+
+def _boxes(network: Network, box: Box) -> list[Box]:
+    """Intervals of all values."""
+    boxes = [Box(box.lower[None], box.upper[None])]
+    for node in network.nodes[1:]:
+        assert node.op is not None
+        with np.errstate(all="ignore"):
+            low, high = node.op.interval(*(boxes[i] for i in node.inputs))
+        boxes.append(Box(repeat(low, 1), repeat(high, 1)))
+    return boxes
