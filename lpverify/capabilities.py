@@ -20,6 +20,7 @@ from lpverify.ops import REGISTRY
 STRUCTURE = ("Constant", "ConstantOfShape", "If", "Loop", "Scan", "Shape", "Size")
 FLOATS = tuple(name for name in NAMES.values() if "float" in name)
 WHOLE = tuple(name for name in NAMES.values() if "float" not in name)
+ELEMENT_TYPES = ("float64", "float32", "float16", *WHOLE)  # that queries may declare, beside `real`
 BEGIN = "<!-- operators: written by `python -m lpverify.capabilities README.md` -->"
 END = "<!-- end of operators -->"
 
@@ -88,22 +89,21 @@ def element_types(name: str) -> list[str]:
     return [kind for kind in possible if kind in declared]
 
 
-# By the name of the option. The reader takes VNN-LIB 1, which names no networks, hidden nodes or types: X and
-# Y run through all inputs and outputs of one network. Verdicts are over the reals, so by the standard no
-# other element type than `real` may be claimed, whatever the types of the model's tensors.
+# By the name of the option. An element type is claimed where verdicts cover computation in it, see
+# `ops.execution`; whole numbers and truth values are computed exactly or nothing is said.
 _FACTS: Mapping[str, Callable[[], Sequence[str]]] = {
-    "vnnlib-versions": lambda: ("1.0", "1.0"),
+    "vnnlib-versions": lambda: ("1.0", "2.1"),
     "onnx-opset-versions": lambda: [str(version) for version in opsets()],
-    "onnx-element-types": lambda: ("real",),
+    "onnx-element-types": lambda: ("real", *ELEMENT_TYPES),
     "onnx-operators": lambda: list(operators()),
     "onnx-operator-types": lambda: [" ".join([name, *element_types(name)]) for name in operators()],
-    "hidden-node-theories": lambda: ("NH",),
+    "hidden-node-theories": lambda: ("NH", "H"),
     "multiple-input-output-theories": lambda: ("SIO", "MIO"),
-    "multiple-network-theories": lambda: ("SNET",),
+    "multiple-network-theories": lambda: ("SNET", "MENET", "MINET", "MNET"),
     "multiple-node-comparison-theories": lambda: ("SNC", "MNC"),
-    "arithmetic-complexity-theories": lambda: ("BND", "OUTC", "LIN"),
+    "arithmetic-complexity-theories": lambda: ("BND", "OUTC", "LIN", "POLY"),
     "optimised-disjunctive-reasoning": lambda: ("true",),
-    "serialise-assignments": lambda: ("false",),
+    "serialise-assignments": lambda: ("true",),
     "unsat-proofs": lambda: ("false",),
 }
 

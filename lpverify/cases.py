@@ -12,22 +12,32 @@ from lpverify.presolve import Ends, propagate_ends
 from lpverify.query import And, Atom, Formula, Or, Query, less, negate
 
 MAX_CASES = 1_000_000
+MOST_COMBINED = 2**16  # cases, where they are combinations of several disjunctions
 MOST_PROPAGATED = 1_000  # cases whose linear input constraints tighten their ends
 
 
 @dataclass
 class Draft:
-    """A case under construction: exact input ends, and what is not about single inputs."""
+    """A case under construction: exact input ends, and what is not about single inputs.
+
+    Attributes:
+        forks: Disjunctions that it comes from.
+    """
 
     ends: Ends
     pending: list[Formula]
     rest: list[Formula]
+    forks: int = 0
+
+    @property
+    def most_cases(self) -> int:
+        """How many there may be for this one to fork."""
+        return MOST_COMBINED if self.forks else MAX_CASES
 
 
 def split_cases(formula: Formula, inputs: int) -> Iterator[Draft]:
     """Moves bounds on single inputs into boxes; forks at disjunctions that contain such bounds."""
-    stack = [Draft({}, [formula], [])]
-    count = 1
+    stack, count = [Draft({}, [formula], [])], 1
     while stack:
         draft = stack.pop()
         fork: Or | None = None
@@ -38,9 +48,11 @@ def split_cases(formula: Formula, inputs: int) -> Iterator[Draft]:
             elif isinstance(part, Atom):
                 if not _tighten(draft.ends, part, inputs):
                     draft.rest.append(part)
+                elif _empty(draft.ends, part):
+                    draft.pending.clear()
             elif len(part.children) == 1:
                 draft.pending.append(part.children[0])
-            elif part.children and count < MAX_CASES and _bounds_inputs(part, inputs):
+            elif part.children and count < draft.most_cases and _bounds_inputs(part, inputs):
                 fork = part
             else:
                 draft.rest.append(part)
@@ -49,7 +61,7 @@ def split_cases(formula: Formula, inputs: int) -> Iterator[Draft]:
             continue
         count += len(fork.children) - 1
         stack.extend(
-            Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest))
+            Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest), draft.forks + 1)
             for child in reversed(fork.children)
         )
 
@@ -79,6 +91,12 @@ def _tighten(ends: Ends, atom: Atom, inputs: int) -> bool:
         lower = bound if lower is None or less(lower, bound) else lower
     ends[variable] = lower, upper
     return True
+
+
+def _empty(ends: Ends, atom: Atom) -> bool:
+    """Whether the ends of the atom's only variable have crossed: nothing else about the case matters then."""
+    low, high = ends[atom.terms[0][0]]
+    return low is not None and high is not None and less(high, low)
 
 
 def _bounds_inputs(part: Or, inputs: int) -> bool:

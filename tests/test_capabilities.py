@@ -21,10 +21,11 @@ from lpverify.capabilities import (
 )
 from lpverify.cli import main
 from lpverify.config import Config
-from lpverify.errors import InputError, UnsupportedError, VnnlibError
+from lpverify.errors import InputError, VnnlibError
 from lpverify.io.element_types import NAMES
 from lpverify.io.onnx import import_model
 from lpverify.io.vnnlib import parse_query
+from lpverify.loading import LoadedNetwork
 from lpverify.ops import REGISTRY
 from lpverify.options import SPELLINGS, SUPPORTS
 from lpverify.problem import compile_problem
@@ -79,7 +80,7 @@ def test_without_an_option_everything_is_told(capsysbinary):
     ]
     for name in operators():
         assert f" {name}" in text
-    assert "BND, OUTC, LIN" in text
+    assert "BND, OUTC, LIN, POLY" in text
     assert max(map(len, lines)) <= 100
 
 
@@ -168,39 +169,102 @@ def test_all_operators_are_there_in_the_range_of_opsets():
                 assert (domain, op, schema.since_version) in REGISTRY.table, (op, opset)
 
 
-QUERIES = {
-    ("arithmetic-complexity-theories", "BND"): ("(assert (>= Y_0 2.5))", Unsat),
-    ("arithmetic-complexity-theories", "OUTC"): ("(assert (>= Y_0 Y_1))", Sat),
-    ("arithmetic-complexity-theories", "LIN"): ("(assert (>= (+ (* 2 Y_0) (- Y_1)) 5))", Unsat),
-    ("arithmetic-complexity-theories", "POLY"): ("(assert (>= (* Y_0 Y_1) 5))", None),
-    ("multiple-node-comparison-theories", "SNC"): ("(assert (>= (+ Y_0 Y_1) 2))", Sat),
-    ("multiple-node-comparison-theories", "MNC"): ("(assert (>= X_0 (+ Y_0 0.5)))", Unsat),
+SUMS = """(declare-network f (declare-input X real [1,2]) {hidden} (declare-output Y real [1,2]))"""
+AGAIN = """(declare-network g ({} f) (declare-input A real [1,2]) (declare-output B real [1,2]))"""
+OTHER = "(declare-network g (declare-input A real [1,2]) (declare-output B real [1,2]))"
+TWICE = "(declare-network f (declare-input X real [1,1]) (declare-input A real [1,1]) {})"
+ENDS = "(declare-output Y real [1,1]) (declare-output B real [1,1])"
+HIDDEN = '(declare-hidden H real [1,2] "z0")'
+EQUAL = "(assert (and (== X[0,0] A[0,0]) (== X[0,1] A[0,1])))"
+FREE = "".join(f"(assert (>= A[0,{i}] 0))(assert (<= A[0,{i}] 1))" for i in range(2))
+QUERIES = {  # the declarations, the assertions, and the verdict
+    ("arithmetic-complexity-theories", "BND"): (SUMS, "(assert (>= Y[0,0] 2.5))", "unsat"),
+    ("arithmetic-complexity-theories", "OUTC"): (SUMS, "(assert (>= Y[0,0] Y[0,1]))", "sat"),
+    ("arithmetic-complexity-theories", "LIN"): (SUMS, "(assert (>= (- (* 2 Y[0,0]) Y[0,1]) 5))", "unsat"),
+    ("arithmetic-complexity-theories", "POLY"): (SUMS, "(assert (>= (* Y[0,0] Y[0,1]) 1.5))", "unsat"),
+    ("multiple-node-comparison-theories", "SNC"): (SUMS, "(assert (>= (+ Y[0,0] Y[0,1]) 2))", "sat"),
+    ("multiple-node-comparison-theories", "MNC"): (SUMS, "(assert (>= X[0,0] (+ Y[0,0] 0.5)))", "unsat"),
+    ("hidden-node-theories", "NH"): (SUMS, "(assert (<= Y[0,1] -0.5))", "sat"),
+    ("hidden-node-theories", "H"): (SUMS, "(assert (>= H[0,0] 2.5))", "unsat"),
+    ("multiple-network-theories", "SNET"): (SUMS, "(assert (<= Y[0,1] -1.5))", "unsat"),
+    ("multiple-network-theories", "MENET"): (
+        SUMS + AGAIN.format("equal-to"),
+        EQUAL + "(assert (> B[0,0] (+ 0.5 Y[0,0])))",
+        "unsat",
+    ),
+    ("multiple-network-theories", "MINET"): (
+        SUMS + AGAIN.format("isomorphic-to"),
+        EQUAL + "(assert (> B[0,0] (+ 0.5 Y[0,0])))",
+        "sat",
+    ),
+    ("multiple-network-theories", "MNET"): (SUMS + OTHER, FREE + "(assert (> B[0,0] 4.5))", "unsat"),
+    ("multiple-input-output-theories", "SIO"): (SUMS, "(assert (<= Y[0,0] 0.5))", "sat"),
+    ("multiple-input-output-theories", "MIO"): (TWICE, "(assert (>= (+ Y[0,0] B[0,0]) 2.9))", "sat"),
 }
+
+
+def query_of_2(declarations, body):
+    """A query whose first network has its inputs in the unit box."""
+    wanted = HIDDEN if "H[" in body else ENDS if declarations == TWICE else ""
+    single = declarations == TWICE
+    declarations = declarations.replace("{hidden}", wanted).replace("{}", wanted)
+    inputs = ["X[0,0]", "A[0,0]"] if single else ["X[0,0]", "X[0,1]"]
+    box = "".join(f"(assert (>= {x} 0))(assert (<= {x} 1))" for x in inputs)
+    return parse_query(f"(vnnlib-version <2.0>) {declarations} {box} {body}")
 
 
 @pytest.mark.parametrize(("theory", "query"), QUERIES.items())
 def test_queries_of_a_claimed_theory_are_decided(theory, query):
     option, name = theory
-    body, verdict = query
-    assert (name in capability(option)) == (verdict is not None)
-    if verdict is None:
-        with pytest.raises(UnsupportedError):
-            query_of(sums(), BOX + body)
-    else:
-        assert isinstance(decide(sums(), body), verdict)
+    assert name in capability(option)
+    declarations, body, verdict = query
+    double = dense_model([(2 * np.array([[1, 1], [1, -1]]), np.zeros(2))])
+    first = two_ended() if declarations == TWICE else sums()
+    if "H[" in body:
+        first = dense_model([(np.array([[1, 1], [1, -1]]), np.zeros(2)), (np.eye(2), np.zeros(2))])
+    networks = {"f": LoadedNetwork(first)}
+    if "isomorphic" in declarations or "network g (declare-input" in declarations:
+        networks["g"] = LoadedNetwork(double)
+    assert lpverify.verify(networks, query_of_2(declarations, body), timeout=10).verdict == verdict
 
 
-def test_several_inputs_and_outputs():
+def test_every_claimed_theory_has_a_query():
+    options = {option for option, _ in QUERIES}
+    assert {(option, name) for option in options for name in capability(option)} == set(QUERIES)
+
+
+def test_several_inputs_and_outputs_in_version_1():
     model = two_ended()
     assert isinstance(decide(model, "(assert (>= (+ Y_0 Y_1) 2.9))"), Sat)
     assert isinstance(decide(model, "(assert (>= Y_1 2.1))"), Unsat)
-    assert capability("multiple-input-output-theories") == ("SIO", "MIO")
 
 
-def test_the_claimed_version_is_the_only_one():
-    assert capability("vnnlib-versions") == ("1.0", "1.0")
+@pytest.mark.parametrize("kind", capability("onnx-element-types"))
+def test_claimed_element_types_are_decided(kind):
+    """y = max(x, x) in that type: never above 1, and above 0 for some x."""
+    stored = kind if kind != "real" else "float32"
+    number = next(n for n, name in NAMES.items() if name == stored)
+    node = helper.make_node("Or" if kind == "bool" else "Max", ["x", "x"], ["y"])
+    ends = [helper.make_tensor_value_info(name, number, [2]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    network = LoadedNetwork(import_model(proto.SerializeToString()))
+    declared = f"(declare-network f (declare-input X {kind} [2]) (declare-output Y {kind} [2]))"
+    box = "".join(f"(assert (and (>= X[{i}] 0) (<= X[{i}] 1)))" for i in range(2))
+    for body, verdict in (("(assert (> Y[0] 1))", "unsat"), ("(assert (> Y[1] 0))", "sat")):
+        query = parse_query(f"(vnnlib-version <2.0>) {declared} {box} {body}")
+        assert lpverify.verify(network, query, timeout=10).verdict == verdict
+
+
+def test_other_versions_are_refused():
+    assert capability("vnnlib-versions") == ("1.0", "2.1")
+    declared = (
+        "(declare-network f (declare-input X real [1]) (declare-output Y real [1]))(assert (<= X[0] 1))"
+    )
+    for version in ("2.0", "2.1"):
+        assert parse_query(f"(vnnlib-version <{version}>){declared}").networks
     with pytest.raises(VnnlibError):
-        parse_query("(vnnlib-version <2.0>)(declare-network f (declare-input X real [1]))")
+        parse_query(f"(vnnlib-version <3.0>){declared}")
 
 
 def test_disjunctions_of_outputs_are_not_expanded():
@@ -224,4 +288,4 @@ def test_a_text_without_a_place_for_the_table_is_refused():
 
 def test_text_for_some():
     text = as_text({"vnnlib-versions": "Versions", "hidden-node-theories": "Hidden"})
-    assert text == "Versions\n  1.0 to 1.0\n\nHidden\n  NH\n"
+    assert text == "Versions\n  1.0 to 2.1\n\nHidden\n  NH, H\n"

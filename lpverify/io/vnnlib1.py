@@ -73,7 +73,7 @@ class _Bracket:
     negated: bool = False  # the next formula inside is to be negated; for a comparison: itself
     disjunction: bool = False  # what stands inside is joined by `or`
     formulas: list[Formula] = field(default_factory=list)
-    terms: list["Term"] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
 
     def add(self, formula: Formula) -> None:
         self.formulas.append(formula)

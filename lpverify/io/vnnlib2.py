@@ -16,7 +16,7 @@ from lpverify.errors import UnsupportedError
 from lpverify.io.vnnlib2_networks import BLANK, NAME, SPACE, WORD, Tensor, numbered, parse_header
 from lpverify.io.vnnlib_terms import Products, Term, relation, signed_sum, total
 from lpverify.io.vnnlib_text import Limits, Source, shown
-from lpverify.query import And, Formula, Or, Query, negate
+from lpverify.query import And, Atom, Formula, Or, Query, negate
 
 _MAX_CACHED = 1 << 16
 _GROUPS = ("op", "left", "number", "right")  # of a simple comparison
@@ -96,11 +96,11 @@ def parse_version_2(text: str, path: str, limits: Limits, lenient: bool) -> Quer
     return _Parser(Source(text, path, limits), lenient).parse()
 
 
-def _kind(literal: str, value: Decimal) -> str:
-    """Of a literal, for the typing rules: with a fraction, whole, or whole and negative."""
-    if "." in literal or value != value.to_integral_value():
+def _kind(literal: str) -> str:
+    """For the typing rules: what a literal without exponent is."""
+    if "." in literal:
         return "fraction"
-    return "negative" if value < 0 else "whole"
+    return "negative" if literal[0] == "-" else "whole"
 
 
 class _Parser:
@@ -163,13 +163,17 @@ class _Parser:
         tensor, number = self.elements.get(left) or self.element(left, match.start(groups[1]))
         if literal is None:
             return self.two_elements(tensor, number, op, right, match.start(groups[3]))
-        if (tensor.family == "fraction") != ("." in literal) or literal[0] == "-":
-            self.check_literal(tensor, literal, match.start(groups[2]))
+        if "." not in literal or tensor.family != "fraction":
+            self.check_kind(tensor, _kind(literal), match.start(groups[2]))
         bound = self.numbers.get(literal)
         if bound is None:
             if len(self.numbers) >= _MAX_CACHED:
                 self.numbers.clear()
             bound = self.numbers[literal] = Decimal(literal)
+        if op[0] == "<":
+            return Atom(((number, 1),), bound, len(op) == 1)
+        if op[0] == ">":
+            return Atom(((number, -1),), bound.copy_negate(), len(op) == 1)
         return relation(((number, 1),), op, bound)
 
     def two_elements(self, tensor: Tensor, number: int, op: str, right: str, at: int) -> Formula:
@@ -183,7 +187,7 @@ class _Parser:
         if len(self.elements) >= _MAX_CACHED:
             self.elements.clear()
         name, bracket, indices = text.partition("[")
-        found = self.elements[text] = self.indexed(name.rstrip(), indices[:-1] if bracket else None, at)
+        found = self.elements[text] = self.indexed(name, indices[:-1] if bracket else None, at)
         return found
 
     def indexed(self, name: str, indices: str | None, at: int) -> tuple[Tensor, int]:
@@ -218,9 +222,6 @@ class _Parser:
             self.source.remark(what, at)
         else:
             self.source.fail(what, at)
-
-    def check_literal(self, tensor: Tensor, literal: str, at: int) -> None:
-        self.check_kind(tensor, _kind(literal, self.source.number(literal, at)), at)
 
     def check_kind(self, tensor: Tensor, kind: str, at: int) -> None:
         element_type = tensor.variable.element_type
@@ -263,7 +264,8 @@ class _Parser:
             value = self.source.number(word, at)
             if not _STANDARD_NUMBER.fullmatch(word):
                 self.source.remark("a number not written as digits or digits.digits", at)
-            self.typing.literals.setdefault(_kind(word, value), at)
+            kind = "fraction" if value != value.to_integral_value() else _kind(word)
+            self.typing.literals.setdefault(kind, at)
             return Term(value)
         tensor, number = self.elements.get(word) or self.element(self.plain(word, at), at)
         if self.typing.tensor is None:
@@ -276,7 +278,7 @@ class _Parser:
         """An element without blanks and comments."""
         name, bracket, rest = _COMMENT.sub("", word).partition("[")
         indices = [part.strip(" \t\r\n\f") for part in rest.removesuffix("]").split(",")]
-        for part in indices if any(indices) else ():
+        for part in indices if indices != [""] else ():
             if not _INDEX.fullmatch(part):
                 self.source.fail(f"index {shown(part)} is not a whole number", at)
         return name.rstrip(" \t\r\n\f") + (bracket and f"[{','.join(indices)}]")

@@ -15,7 +15,7 @@ WORD: Final = r'[^ \t\r\n\f()\[\],";|]'
 NAME: Final = rf"[A-Za-z][A-Za-z0-9_]*+(?!{WORD})"
 
 _TOKEN = re.compile(
-    rf'{BLANK}(?P<token>(?P<opening>\((?P<gap>{BLANK}){WORD}*+)|"(?:[^"\\\n]|\\[^\n])*+"|{WORD}++|.|\Z)',
+    rf'{BLANK}(?P<token>\((?P<gap>{BLANK})(?:[A-Za-z][A-Za-z0-9_-]*+)?+|"(?:[^"\\\n]|\\[^\n])*+"|{WORD}++|.|\Z)',
     re.DOTALL,
 )
 _NAME = re.compile(NAME)
@@ -148,6 +148,8 @@ class _Header:
         if bare:
             self.source.remark("a version without '<' and '>'", self.at)
         version = _VERSIONS.get(f"<{self.token}>" if bare else self.token)
+        if not self.token:
+            self.fail("a version")
         if version is None:
             supported = " and ".join(_VERSIONS)
             self.source.fail(f"version {shown(self.token)} is not supported, only {supported}", self.at)

@@ -348,12 +348,6 @@ def test_empty_file(text):
     assert caught.value.line == 1
 
 
-def test_version_2():
-    with pytest.raises(VnnlibError, match="VNN-LIB 2 is not supported yet") as caught:
-        parse_query("; v2\n(vnnlib-version <2.0>)\n(declare-network f (declare-input X Real []))")
-    assert (caught.value.line, caught.value.column) == (2, 2)
-
-
 @pytest.mark.parametrize(
     ("term", "operator"),
     [("(* X_0 X_1)", "*"), ("(* 2 (+ X_0 1) Y_0)", "*"), ("(/ 1 X_0)", "/"), ("(/ X_0 X_0)", "/")],
