@@ -1,5 +1,6 @@
 """The instances of `vnnlib_specs`: complete, reproducible, and decided as independent evidence says."""
 
+import ast
 import csv
 import importlib.util
 import sys
@@ -28,6 +29,9 @@ def table(name: str) -> list[list[str]]:
 
 INSTANCES = table("instances.csv")
 EXPECTED = {(net, prop): (verdict, evidence) for net, prop, verdict, evidence in table("expected.csv")[1:]}
+FIRST = [
+    row for row in INSTANCES if not row[1].startswith("vnnlib/v2_")
+]  # of VNN-LIB 1; see also test_scorer.py
 
 
 def script(name: str) -> ModuleType:
@@ -45,6 +49,11 @@ def make_specs() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def make_v2(make_specs: ModuleType) -> ModuleType:  # which imports make_specs
+    return script("make_v2")
+
+
+@pytest.fixture(scope="module")
 def make_sat(make_specs: ModuleType) -> ModuleType:  # which imports make_specs
     return script("make_sat")
 
@@ -53,12 +62,17 @@ def is_hard(prop: str) -> bool:
     return any(f"_{kind}_" in prop for kind in HARD)
 
 
+def nets_of(field: str) -> list[str]:
+    """Files in the first column: one, or the Python literal of pairs of a name and a file."""
+    return [path for _, path in ast.literal_eval(field)] if field.startswith("[") else [field]
+
+
 def family(net: str) -> str:
-    """Each formula is a network of its own, with one property; all other networks are families."""
-    return Path(net).stem.partition("_v")[0]
+    """Each formula is a network of its own, with one property; all other networks, or pairs, are families."""
+    return Path(nets_of(net)[0]).stem.partition("_v")[0]
 
 
-@pytest.mark.parametrize(("net", "prop"), [row[:2] for row in INSTANCES])
+@pytest.mark.parametrize(("net", "prop"), [row[:2] for row in FIRST])
 def test_verdict_is_the_expected_one(net: str, prop: str) -> None:
     seconds = HARD_SECONDS if is_hard(prop) else SECONDS
     config = Config(deadline=Deadline.after(seconds))
@@ -70,7 +84,7 @@ def test_verdict_is_the_expected_one(net: str, prop: str) -> None:
 
 def test_all_files_are_listed_and_exist() -> None:
     assert [tuple(row[:2]) for row in INSTANCES] == list(EXPECTED)
-    listed = {name for row in INSTANCES for name in row[:2]}
+    listed = {name for row in INSTANCES for name in (*nets_of(row[0]), row[1])}
     found = {
         p.relative_to(FOLDER).as_posix() for part in ("onnx", "vnnlib") for p in (FOLDER / part).iterdir()
     }
@@ -88,7 +102,7 @@ def test_the_set_is_varied() -> None:
 
 
 def test_models_are_plain_onnx() -> None:
-    for name in {row[0] for row in INSTANCES}:
+    for name in {name for row in INSTANCES for name in nets_of(row[0])}:
         model = onnx.load(FOLDER / name)
         onnx.checker.check_model(model)
         assert (model.ir_version, model.opset_import[0].version) == (8, 13)
@@ -113,7 +127,8 @@ def test_regenerating_formulas_changes_nothing(make_specs: ModuleType, make_sat:
 def test_points_of_sat_instances_replay(make_specs: ModuleType, make_sat: ModuleType) -> None:
     instances = {i.name: i for i in [*make_specs.toy_instances(), *make_specs.digit_instances()]}
     instances |= {i.name: i for i in (make_sat.property_of(*pair) for pair in make_sat.spec_formulas())}
-    for (net, prop), (verdict, evidence) in EXPECTED.items():
+    for net, prop, _ in FIRST:
+        verdict, evidence = EXPECTED[net, prop]
         assert verdict in ("sat", "unsat")
         assert evidence.split()[0] == {"sat": "point", "unsat": "milp,"}[verdict]
         if verdict == "sat":
@@ -155,3 +170,49 @@ def test_search_for_assignments_agrees_with_trying_all(make_sat: ModuleType) -> 
         name = make_sat.name_of(formula, deep)
         verdict = EXPECTED[f"onnx/{name}.onnx", f"vnnlib/{name}.vnnlib"][0]
         assert verdict == ("sat" if make_sat.enumerate_all(formula) else "unsat")
+
+
+def test_regenerating_version_2_changes_nothing(make_v2: ModuleType, tmp_path: Path) -> None:
+    for part in ("onnx", "vnnlib"):
+        (tmp_path / part).mkdir()
+    for name in ("instances.csv", "expected.csv"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    make_v2.main(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    nets = len(make_v2.NETS) - 1  # `toy` is there already
+    assert len(files) == len(INSTANCES) - len(FIRST) + nets + 2
+    for path in files:
+        assert path.read_bytes() == (FOLDER / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_version_2_has_both_verdicts_of_everything(make_v2: ModuleType) -> None:
+    verdicts = {Path(prop).stem: verdict for (_, prop), (verdict, _) in EXPECTED.items()}
+    names = [query.name for query in make_v2.queries() if not query.name.endswith("_never")]
+    assert len(names) >= 10
+    for name in names:
+        assert (verdicts[name], verdicts.get(f"{name}_never", "unsat")) == ("sat", "unsat")
+
+
+def test_intervals_of_networks_contain_what_onnxruntime_computes(make_v2: ModuleType) -> None:
+    import onnxruntime
+
+    rng = np.random.default_rng(3)
+    for make in make_v2.NETS.values():
+        model = onnx.load_model_from_string(make())
+        session = onnxruntime.InferenceSession(make(), providers=["CPUExecutionProvider"])
+        names = [end.name for end in session.get_outputs()]
+        for _ in range(20):
+            low = {
+                end.name: np.asarray(rng.integers(-16, 17, end.shape) / 16) for end in session.get_inputs()
+            }
+            high = {name: value + rng.integers(0, 17, value.shape) / 16 for name, value in low.items()}
+            boxes = {name: (value[None], high[name][None]) for name, value in low.items()}
+            points = {name: (value[None], value[None]) for name, value in low.items()}
+            inner = {name: np.asarray((value + high[name]) / 2, np.float32) for name, value in low.items()}
+            spans, exact = make_v2.tensors(model, boxes), make_v2.tensors(model, points)
+            at_low = session.run(names, {name: np.asarray(value, np.float32) for name, value in low.items()})
+            for name, y, z in zip(names, at_low, session.run(names, inner), strict=True):
+                assert (exact[name][0][0] == y).all()
+                assert (exact[name][1][0] == y).all()
+                assert (spans[name][0][0] <= z).all()
+                assert (z <= spans[name][1][0]).all()
