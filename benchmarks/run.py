@@ -17,6 +17,7 @@ Exit code: 2 when a verdict contradicts the reference, else 1 when an instance c
 """
 
 import argparse
+import ast
 import contextlib
 import csv
 import importlib.metadata
@@ -61,7 +62,10 @@ Child = subprocess.Popen[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One query: two files below `folder`, its limit, and the verdict others reached, or empty."""
+    """One query: two files below `folder`, its limit, and the verdict others reached, or empty.
+
+    `onnx` is a path, or VNN-COMP's literal of names and paths: `[('f', 'a.onnx'), ('g', 'b.onnx')]`.
+    """
 
     folder: Path
     family: str
@@ -76,11 +80,16 @@ class Instance:
 
     def arguments(self) -> list[str]:
         """Files and limit on the command line; a file may be there in packed form only."""
-        files = [self.folder / self.onnx, self.folder / self.vnnlib]
-        packed = [path.with_name(path.name + ".gz") for path in files]
-        pairs = zip(files, packed, strict=True)
-        names = [str(gz if gz.is_file() and not path.is_file() else path) for path, gz in pairs]
-        return [*names, "--timeout", f"{self.timeout_s:g}"]
+        query, limit = self._existing(self.vnnlib), ["--timeout", f"{self.timeout_s:g}"]
+        if not self.onnx.startswith("["):
+            return [self._existing(self.onnx), query, *limit]
+        named = [f"--network={name}={self._existing(path)}" for name, path in ast.literal_eval(self.onnx)]
+        return [query, *named, *limit]
+
+    def _existing(self, name: str) -> str:
+        path = self.folder / name
+        packed = path.with_name(path.name + ".gz")
+        return str(packed if packed.is_file() and not path.is_file() else path)
 
 
 Outcomes = Generator[tuple[Instance, Row], None, None]
