@@ -242,15 +242,15 @@ def test_many_queries_get_the_results_of_one_by_one(folder):
 
 
 def test_many_queries_load_the_network_once(folder, monkeypatch):
-    loading, calls = importlib.import_module("lpverify.loading"), []
-    original = loading.load_model
+    models, calls = importlib.import_module("lpverify.models"), []
+    original = models.load_model
 
-    def slow(path):
+    def slow(path, interface=None):
         calls.append(path)
         time.sleep(0.3)
-        return original(path)
+        return original(path, interface)
 
-    monkeypatch.setattr(loading, "load_model", slow)
+    monkeypatch.setattr(models, "load_model", slow)
     results = lpverify.verify_many("model.onnx", ["holds.vnnlib"] * 3)
     assert calls == ["model.onnx"]
     assert results[0].seconds > 0.3 > results[1].seconds

@@ -182,7 +182,7 @@ class _Assembly:
         self.place[0] = 0
         for i in sorted(self.crops):
             self._add_node(i)
-        network = _Cropped(tuple(self.nodes), self.place[k], None, tuple(self.counts))
+        network = _Cropped(tuple(self.nodes), self.place[k], counts=tuple(self.counts))
         return Tile(network, tuple(self.pieces), tuple(self.signature))
 
     def _add_node(self, i: int) -> None:

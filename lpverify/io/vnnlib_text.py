@@ -49,7 +49,7 @@ def read_text(path: str | os.PathLike[str], limits: Limits) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8").removeprefix("\ufeff")
-        raise VnnlibError("not UTF-8", name, *_place(before, len(before))) from error
+        raise VnnlibError("not UTF-8; is this a VNN-LIB file?", name, *_place(before, len(before))) from error
 
 
 def _unpacked(file: BufferedReader, path: str, limits: Limits) -> bytearray:
