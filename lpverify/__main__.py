@@ -1,6 +1,6 @@
 """`python -m lpverify`."""
 
-from lpverify.cli import entry
+from lpverify.supervisor import entry
 
 if __name__ == "__main__":
     entry()

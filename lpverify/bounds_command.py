@@ -19,6 +19,7 @@ import numpy as np
 from lpverify import __version__
 from lpverify.bounding import BoundsResult, ValueBounds, bounds
 from lpverify.errors import InputError, UnsupportedError
+from lpverify.io.files import write_atomically
 from lpverify.io.results import ReportFile
 from lpverify.io.vnnlib import read_query
 from lpverify.loading import LoadedNetwork, load
@@ -304,11 +305,7 @@ class _BytesFile(ReportFile):
 
     def write_bytes(self, content: bytes) -> None:
         """Writes it; raises OSError when that fails."""
-        if self.direct:
-            self.path.write_bytes(content)
-            return
-        self._draft.write_bytes(content)
-        os.replace(self._draft, self.path)
+        write_atomically(self.path, content)
 
 
 def _targets(args: argparse.Namespace) -> dict[str, _BytesFile]:

@@ -1,11 +1,12 @@
 """The command line; the only module that prints.
 
 Exit codes: 0 answered (of a verdict 10, 20, 30, 40 with `--exit-status`), 1 a file or an option is wrong,
-3 the network or query is not supported, 70 internal error, 130 and 143 after Ctrl-C and SIGTERM.
+3 the network or query is not supported, 70 internal error, 129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM.
 Heavy modules are imported inside the commands that need them.
 """
 
 import argparse
+import functools
 import os
 import sys
 import traceback
@@ -13,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from lpverify import __version__
-from lpverify.errors import InputError, LpverifyError
+from lpverify.errors import InputError, LpverifyError, one_line, out_of_memory
+from lpverify.link import Link
 from lpverify.options import (
     SUPPORTS,
     USAGE,
@@ -23,16 +25,20 @@ from lpverify.options import (
     supports_parser,
     verify_parser,
 )
-from lpverify.session import Output, Session, one_line
+from lpverify.output import Output, Remains
+from lpverify.session import Session
 
 
-def _verify(args: argparse.Namespace) -> int:
-    return Session(args, Output(_put, _tell, _complain)).run()
+def _verify(args: argparse.Namespace, link: Link | None = None) -> int:
+    put = _put if link is None else functools.partial(_put_by, link)
+    return Session(args, Output(put, _tell, _complain, link)).run()
 
 
 def _bounds(args: argparse.Namespace) -> int:
     from lpverify.bounds_command import run
+    from lpverify.memory import Budget
 
+    Budget(args.memory).limit_allocations()
     return run(args, _put, _tell)
 
 
@@ -86,6 +92,16 @@ def _put(text: str) -> None:
         raise InputError(f"can't write the answer: {error.strerror or error}") from None
 
 
+def _put_by(link: Link, text: str) -> None:
+    """Has the supervisor write to stdout."""
+    if sys.stdout is None:
+        raise InputError("can't write the answer: stdout is closed")
+    try:
+        link.put(text.encode(errors="surrogateescape"))
+    except OSError as error:
+        raise InputError(f"can't write the answer: {error.strerror or error}") from None
+
+
 def _tell(text: str) -> None:
     """Writes a line to stderr, if that is still possible."""
     if sys.stderr is not None:
@@ -101,11 +117,12 @@ def _complain(error: Exception, verbose: bool, about: str = "") -> int:
     if code == 70 and verbose:
         traceback.print_exception(error)
     kind = "internal error: " if code == 70 else ""
-    _tell(f"error: {about}{kind}{one_line(error)}")
+    what = "out of memory" if isinstance(error, MemoryError) else f"{kind}{one_line(error)}"
+    _tell(f"error: {about}{what}")
     return code
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str], link: Link | None) -> int:
     if words[:1] in (["--version"], ["--name"], ["--help"], ["-h"]):
         _put({"--version": f"{__version__}\n", "--name": "lpverify\n"}.get(words[0], USAGE))
         return 0
@@ -113,31 +130,76 @@ def _dispatch(words: list[str]) -> int:
         what = f"unknown command {words[0]!r}" if words else "no command"
         raise InputError(f"{what}; there are {', '.join(COMMANDS)} (see 'lpverify --help')")
     parser, command = COMMANDS[words[0]]
-    return command(parser().parse_intermixed_args(words[1:]))
+    args = parser().parse_intermixed_args(words[1:])
+    return command(args) if link is None else _verify(args, link)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code; `--help` raises SystemExit."""
+def main(argv: Sequence[str] | None = None, link: Link | None = None) -> int:
+    """Runs one command and returns the exit code; `--help` raises SystemExit.
+
+    Args:
+        argv: The words after the program's name; by default those of the process.
+        link: To the supervisor of a `verify`, if there is one.
+
+    Raises:
+        MemoryError: There is a supervisor to answer instead.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in words or "--verbose" in words
     try:
-        return _dispatch(words)
+        return _dispatch(words, link)
     except KeyboardInterrupt:
         _tell("interrupted")
         return 130
-    except Exception as error:  # noqa: BLE001  (every way out is an exit code)
+    except Exception as error:
+        if link is not None and out_of_memory(error):
+            raise MemoryError from error
         return _complain(error, verbose)
 
 
-def entry() -> NoReturn:
-    """The console script: ends the process without the interpreter's clean-up, which takes time."""
-    code = main()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            continue
+def entry(link: Link | None = None) -> NoReturn:
+    """Runs the process's command; ends it without the interpreter's clean-up, which takes time."""
+    reason = ""
+    try:
+        code = main(link=link)
+    except SystemExit as end:  # after --help
+        code = int(end.code or 0)
+    except MemoryError:
+        code, reason = 70, "out of memory"
+    code = _flush() or code
+    if link is not None:
+        link.finish(reason)
     os._exit(code)
 
 
-__all__ = ["entry", "main"]
+def _flush() -> int:
+    """The exit code: 1 if stdout can't take what is left."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        return _complain(InputError(f"can't write to stdout: {error}"), False)
+    return 0
+
+
+def give_up(words: Sequence[str], left: Remains) -> int:
+    """Answers `unknown` in place of a process that is gone; returns the exit code.
+
+    Args:
+        words: Of its `verify` command.
+        left: What it left behind.
+    """
+    try:
+        args = verify_parser().parse_intermixed_args(words[1:])
+        output = Output(_put, _tell, _complain)
+        try:
+            session = Session(args, output)
+        except InputError:  # the report's folder is gone, too
+            args.json = None
+            session = Session(args, output)
+        return session.take_over(left)
+    except Exception as error:  # noqa: BLE001
+        return _complain(error, False)
+
+
+__all__ = ["entry", "give_up", "main"]

@@ -54,3 +54,21 @@ class SolverError(LpverifyError):
 
 class InternalError(LpverifyError):
     """An invariant of lpverify does not hold; never turned into a verdict."""
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether that is behind an error; also in the words of torch and onnxruntime."""
+    while error is not None:
+        words = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+        if isinstance(error, MemoryError) or (words and "alloc" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong; the list of unsupported nodes keeps its lines."""
+    text = str(error)
+    if not isinstance(error, LpverifyError):
+        text = f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UnsupportedError) else " ".join(text.split())

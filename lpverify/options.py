@@ -3,12 +3,14 @@
 import argparse
 import math
 import re
+import sys
 from decimal import Decimal
 from fractions import Fraction
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lpverify.config import DEVICES, SEARCHES
 from lpverify.errors import InputError
+from lpverify.memory import parse_size
 from lpverify.query import Number, float_above
 
 USAGE = """\
@@ -104,6 +106,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see '{self.prog} --help')")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """The inherited one says nothing when that fails."""
+        stream = sys.stdout if file is None else file
+        try:
+            if stream is not None and message:
+                stream.write(message)
+                stream.flush()
+        except OSError as error:
+            raise InputError(f"can't write the help: {error.strerror or error}") from None
+
 
 def _seconds(text: str) -> float:
     try:
@@ -113,6 +125,13 @@ def _seconds(text: str) -> float:
     if not 0.0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return value
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; expected 4G, 500M, 1.5GiB or bytes") from None
 
 
 def _seed(text: str) -> int:
@@ -181,6 +200,8 @@ def verify_parser() -> Parser:
         metavar="S",
         help="wall-clock limit of each property, start included (60)",
     )
+    about = "4G, 500M, 1.5GiB: unknown once that is used up (90 %% of the machine's or its control group's)"
+    add("--memory", type=_memory, metavar="SIZE", help=about)
     add("--json", metavar="FILE", help="write a report")
     add(
         "--serialise-assignments",
@@ -263,6 +284,7 @@ def _add_methods(group: argparse._ArgumentGroup) -> None:
     about = "what a method has not reached by then keeps cheaper bounds; checked between steps"
     add("--timeout", type=_seconds, metavar="S", help=about)
     add("--threads", type=_threads, default=1, metavar="N", help="of milp (1)")
+    add("--memory", type=_memory, metavar="SIZE", help="4G, 500M: allocations far beyond it fail")
 
 
 def info_parser() -> Parser:

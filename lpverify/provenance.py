@@ -31,13 +31,14 @@ def sha256(path: str) -> str:
 
 
 def peak_mb() -> float | None:
-    """Largest memory of this process so far, in MiB; None where the system doesn't tell."""
+    """Largest memory of this process so far, or of one it waited for, in MiB; None if that is not known."""
     if find_spec("resource") is None:
         return None
     import resource  # noqa: PLC0415  (not on Windows)
 
     scale = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 1)
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return round(max(resource.getrusage(w).ru_maxrss for w in who) / scale, 1)
 
 
 class Provenance:
@@ -68,5 +69,5 @@ class Provenance:
         for entry in self.files.values():
             try:
                 entry["sha256"] = sha256(entry["path"] or "")
-            except OSError:
+            except (OSError, MemoryError):
                 continue

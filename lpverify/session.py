@@ -3,67 +3,47 @@
 The main thread loads the network and reads all properties, then decides them in turn. Each has a limit of
 its own; that of the first counts from the start of the process and stands still while the others are read.
 
-The watchdog's thread acts when the main thread is not ready. On a signal it answers `unknown` for the
-property under way and for those after it, and ends the process. At the limit of a property it answers
-`timeout` for it. If there are others, the main thread has a fifth of the limit more, at least five seconds,
-to come back and go on with the next one; what it found too late is dropped. A step that takes longer may
-never end, and a thread can't be stopped from outside: the others are answered `unknown`, and the process
-ends.
+The watchdog's thread acts when the main thread is not ready. On a signal, and when the memory budget is used
+up, it answers `unknown` for the property under way and for those after it, and ends the process. At the limit
+of a property it answers `timeout` for it. If there are others, the main thread has a fifth of the limit more,
+at least five seconds, to come back and go on with the next one; what it found too late is dropped. A step
+that takes longer may never end, and a thread can't be stopped from outside: the others are answered
+`unknown`, and the process ends. Should it crash, the supervisor takes over (`lpverify.supervisor`).
 
 Whoever answers holds the claim of the watchdog, so that no property is answered twice.
 """
 
 import argparse
-import contextlib
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lpverify.config import Config, Deadline
-from lpverify.errors import InputError, LpverifyError, UnsupportedError
+from lpverify.errors import InputError, one_line, out_of_memory
 from lpverify.io.results import (
     Answer,
-    ReportFile,
     Word,
     answer_of,
     competition_text,
-    report,
     standard_text,
 )
+from lpverify.memory import Budget
 from lpverify.options import networks
+from lpverify.output import EXIT_STATUS, Output, Remains
 from lpverify.progress import ProgressLine, describe
+from lpverify.reports import Reports
 from lpverify.task import Task
-from lpverify.watchdog import Watchdog, process_start
+from lpverify.watchdog import MEMORY, Watchdog
 
 if TYPE_CHECKING:
     from lpverify.io.onnx import Model
     from lpverify.models import Models
-    from lpverify.provenance import Provenance
     from lpverify.query import Query
     from lpverify.verdict import Verdict
 
-EXIT_STATUS = {"sat": 10, "unknown": 30, "timeout": 40, "unsat": 20}  # the first that occurs counts
 GRACE, LEAST_GRACE_SECONDS = 0.2, 5.0  # a share of the limit, but at least that
-OPTIONS = ("timeout", "check_import", "record_proof", "recheck", "exit_status", "quiet", "verbose")
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where a session writes.
-
-    Attributes:
-        put: Writes text to stdout.
-        tell: Writes a line to stderr.
-        complain: Tells an error of what the text before it names, with its traceback or not; returns the
-            exit code.
-    """
-
-    put: Callable[[str], None]
-    tell: Callable[[str], None]
-    complain: Callable[[Exception, bool, str], int]
 
 
 class Session:
@@ -80,20 +60,19 @@ class Session:
         self.models: Models | None = None  # once something was loaded
         self.sources = sources
         self.position, self.task = 0, self.tasks[0]
-        self.task.begin("start", process_start())
+        self.task.begin("start", output.start)
         self.answered = 0  # tasks; the watchdog may have answered for `task` already
         self.limit = self.task.hard_end
         tick = (lambda: self.task.line.draw()) if self.task.line.enabled else None
-        self.watchdog = Watchdog(self.limit, self.cut_short, tick)
+        self.budget = Budget(args.memory)
+        self.watchdog = Watchdog(self.limit, self.cut_short, tick, self.budget.guard, output.alive)
         self.loaded = False  # all networks and properties
-        self.provenance: Provenance | None = None
         self.words: set[Word] = set()
         self.error: Exception | None = None
         self.code = 0  # of the first error
-        self.unsaved: list[dict[str, object]] = []
-        self.report_file = None if args.json is None else ReportFile(args.json, self.several)
-        if self.report_file is not None:
-            self.report_file.check()
+        self.reports = Reports(args, files)
+        if args.serialise_assignments is not None and self.several:
+            raise InputError("--serialise-assignments is for one property")
 
     def _tasks(self, files: list[str]) -> list[Task]:
         """One for each property, none of them started."""
@@ -118,6 +97,10 @@ class Session:
         Raises what loading raises, and with a single property what its verification raises.
         """
         self.watchdog.start()
+        self.output.listen()
+        self.budget.limit_allocations()
+        if self.args.memory is not None and self.budget.guard is None:
+            self.output.tell("note: --memory has no effect on this system")
         for i in range(len(self.tasks)):
             if i:
                 self._turn_to(i)
@@ -140,7 +123,7 @@ class Session:
                 self._load()
             return self._decide()
         except Exception as error:  # noqa: BLE001
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 return self.task.undecided("unknown", "out of memory")
             self.error = error
             return Answer("error", one_line(error), self.task.line.stage)
@@ -153,7 +136,7 @@ class Session:
         self.models = Models(self.sources, self.args.lenient)
         for task in self.tasks:
             self._read(task, self.models)
-        self._gather()
+        self.reports.gather(self.models.paths)
         if self.args.check_import:
             self._check_import()
         self.loaded = True
@@ -171,7 +154,7 @@ class Session:
         self._remark(task, found.remarks)
         if self.several:
             compile_query(task.model, task.query)
-            task.files = self._hashed(task)
+            task.files = self.reports.hashed(task)
         task.spent = time.monotonic() - begin
         if task is not self.task:
             self.watchdog.claim()
@@ -235,28 +218,6 @@ class Session:
             found = f"{agreement.difference:.2g} of {agreement.scale:.2g}"
             self.output.tell(f"differs from onnxruntime by {found}")
 
-    def _gather(self) -> None:
-        """Starts to gather what reports need; the hashes of several properties are taken as they are read."""
-        if self.report_file is not None:
-            from lpverify.provenance import Provenance
-
-            query = {} if self.several else {"query": self.task.path}
-            paths = self.models.paths if self.models is not None else ()
-            named = {"network" if i == 0 else f"network {i + 1}": path for i, path in enumerate(paths)}
-            self.provenance = Provenance(named | query)
-            self.provenance.start()
-
-    def _hashed(self, task: Task) -> dict[str, dict[str, str | None]]:
-        if self.report_file is None:
-            return {}
-        from lpverify.provenance import sha256
-
-        found: dict[str, str | None] = {"path": task.path, "sha256": None}
-        with contextlib.suppress(OSError):
-            if os.path.isfile(task.path):  # a pipe can't be read twice
-                found["sha256"] = sha256(task.path)
-        return {"query": found}
-
     def _give_up(self, answer: Answer) -> int:
         """Answers for all that is left; an error of loading or of the only property is no answer."""
         for i in range(self.answered, len(self.tasks)):
@@ -273,11 +234,26 @@ class Session:
     # --- the watchdog's thread ---
 
     def cut_short(self, number: int) -> int | None:
-        """Answers for a main thread that isn't ready; 0 stands for the limit.
+        """Answers for a main thread that isn't ready; 0 stands for the limit, `MEMORY` for too much memory.
 
         Returns:
             The exit code, or None while the main thread has time to come back.
         """
+        reason = ""
+        try:
+            code = self._cut_short(number)
+        except MemoryError:
+            code, reason = 70, "out of memory"
+        except Exception as error:  # noqa: BLE001  (stdout, mostly; there is no one to raise it to)
+            code = self.output.complain(error, self.args.verbose, "")
+        if code is not None:
+            self.output.finish(reason)
+        return code
+
+    def _cut_short(self, number: int) -> int | None:
+        if number == MEMORY:
+            self._answer_rest(f"the memory budget of {self.budget} is used up")
+            return self.exit_code()
         if number:
             self._answer_rest("interrupted")
             return 128 + number
@@ -299,13 +275,29 @@ class Session:
             self._answer(self.task.undecided("unknown", reason))
         self._save()
 
+    # --- the supervisor ---
+
+    def take_over(self, left: Remains) -> int:
+        """Answers `unknown` for what a process that is gone left open, and returns the exit code."""
+        self.answered = left.answered
+        self.reports.adopt(left.reports)
+        for task in self.tasks:
+            task.line.stage = "lost"
+        open_ = self.answered < len(self.tasks)
+        if not left.interrupted and (self.args.quiet or not open_):  # else it is the reason of an answer
+            self.output.tell(f"error: {left.reason}")
+        if open_:
+            self._answer_rest(left.reason)
+        return self.exit_code() if left.code is None else left.code
+
     # --- the thread that has the claim ---
 
     def exit_code(self) -> int:
-        """Of the first error; else 0, or what is most important of all verdicts."""
+        """Of the first error; else 0, or what is most important of all verdicts; what is open is unknown."""
         if self.code or not self.args.exit_status:
             return self.code
-        return next(code for word, code in EXIT_STATUS.items() if word in self.words)
+        words = self.words | {"unknown"} if self.answered < len(self.tasks) else self.words
+        return next((code for word, code in EXIT_STATUS.items() if word in words), 0)
 
     def _turn_to(self, position: int) -> None:
         """Makes a property the current one; its clock starts, less the time that reading it took."""
@@ -361,47 +353,11 @@ class Session:
     def _record(self, answer: Answer) -> None:
         """Keeps the report for `_save`."""
         self.task.line.close()
-        if self.report_file is not None:
-            self.unsaved.append(report(answer, **self._facts()))
+        self.output.note(self.exit_code(), self.reports.add(answer, self.task))
 
     def _save(self) -> None:
         """Writes the JSON file if one is wanted; a failure is told and changes nothing else."""
-        file = self.report_file
-        if file is None or (file.direct and self.position + 1 < len(self.tasks)):  # what's there stays there
-            return
         try:
-            file.write(*self.unsaved)
+            self.reports.save(self.position + 1 == len(self.tasks))
         except OSError as error:
             self.output.tell(f"can't write the report: {error}")
-        self.unsaved = []
-
-    def _facts(self) -> dict[str, object]:
-        """What a report says beside the answer."""
-        from lpverify.provenance import peak_mb
-
-        facts: dict[str, object] = {"query": self.task.path} if self.several else {}
-        facts |= {
-            "semantics": "real" if self.task.query is None else self.task.query.semantics,
-            "rechecked_leaves": self.task.rechecked,
-            "seconds": self.task.seconds(),
-            "peak_mb": peak_mb(),
-            "seed": self.args.seed,
-        }
-        if self.provenance is not None:
-            self.provenance.wait(min(5.0, self.task.end - time.monotonic() - 0.02))
-            files = self.provenance.files | self.task.files
-            facts |= {"versions": self.provenance.versions, "files": files}
-        return facts | {"options": {name: getattr(self.args, name) for name in OPTIONS}}
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Also torch's way to say it."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error))
-
-
-def one_line(error: BaseException) -> str:
-    """What went wrong; the list of unsupported nodes keeps its lines."""
-    text = str(error)
-    if not isinstance(error, LpverifyError):
-        text = f"{type(error).__name__}: {text}"
-    return text if isinstance(error, UnsupportedError) else " ".join(text.split())

@@ -1,9 +1,10 @@
-"""Acts in time: at the limit, on Ctrl-C, on SIGTERM, also while the main thread is in C code.
+"""Acts in time: at the limit, on Ctrl-C, SIGTERM and SIGHUP, when memory runs short, also during C code.
 
 A daemon thread waits for the limit and for the bytes that Python's C signal handler writes to a pipe
 (`signal.set_wakeup_fd`); it needs the interpreter lock only to act, so C code that holds the lock for
 long delays it. Two threads may want to answer: `claim` lets one of them do so, the first. A main thread that
-has more to do after its answer gives the claim back with `resume`.
+has more to do after its answer gives the claim back with `resume`. When the supervisor is gone, the thread
+ends the process at once: nobody is left to answer to.
 """
 
 import contextlib
@@ -14,26 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 
-_IMPORTED = time.monotonic()
-MOST_STARTUP_SECONDS = 10.0  # an older process is one that replaced another by exec
+from lpverify.link import SIGNALS
+
 LAST_WORDS_SECONDS = 1.0  # how long a signal waits for a main thread that is already answering
 WAIT_SECONDS = 3600.0
 TICK_SECONDS = 0.2
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def process_start() -> float:
-    """When this process started, on the monotonic clock.
-
-    Linux tells (to 10 ms, never too late); elsewhere it is the import of this module.
-    """
-    try:
-        with open("/proc/self/stat", "rb") as file:
-            ticks = int(file.read().rpartition(b")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError, IndexError):
-        return _IMPORTED
-    return time.monotonic() - age if 0.0 <= age <= MOST_STARTUP_SECONDS else _IMPORTED
+MEMORY = -1  # in place of a signal's number
+ORPHANED = 128 + 9  # exit code when the supervisor is gone, which only SIGKILL does
 
 
 class Watchdog:
@@ -42,14 +30,21 @@ class Watchdog:
     Args:
         end: When, on the monotonic clock; `conclude` may set the attribute, others use `resume`.
         conclude: Answers and returns the exit code, or None if the process goes on until a new `end`; gets
-            the number of the signal, 0 at the limit.
+            the number of the signal, 0 at the limit, or `MEMORY`.
         tick: Called several times a second until then, if given.
+        full: Whether too much memory is held; asked several times a second, if given.
+        alive: A pipe that ends when the supervisor does; -1 if there is none.
     """
 
     def __init__(
-        self, end: float, conclude: Callable[[int], int | None], tick: Callable[[], None] | None = None
+        self,
+        end: float,
+        conclude: Callable[[int], int | None],
+        tick: Callable[[], None] | None = None,
+        full: Callable[[], bool] | None = None,
+        alive: int = -1,
     ) -> None:
-        self.end, self.conclude, self.tick = end, conclude, tick
+        self.end, self.conclude, self.tick, self.full, self.alive = end, conclude, tick, full, alive
         self._claimed = threading.Lock()
         self._reader = self._writer = -1
 
@@ -82,11 +77,14 @@ class Watchdog:
             self._end_process(number)
 
     def _run(self) -> None:
+        idle = self.tick is None and self.full is None
         while True:
-            left = min(self.end - time.monotonic(), WAIT_SECONDS if self.tick is None else TICK_SECONDS)
+            left = min(self.end - time.monotonic(), WAIT_SECONDS if idle else TICK_SECONDS)
             number = self._wait(max(left, 0.0))
             if number or time.monotonic() >= self.end:
                 self._end_process(number)
+            elif self.full is not None and self.full():
+                self._end_process(MEMORY)
             elif self.tick is not None:
                 self.tick()
 
@@ -95,14 +93,17 @@ class Watchdog:
         if self._reader < 0:
             time.sleep(min(seconds, TICK_SECONDS))  # nothing wakes it when `end` changes
             return 0
-        ready, _, _ = select.select([self._reader], [], [], seconds)
+        pipes = [self._reader] if self.alive < 0 else [self._reader, self.alive]
+        ready, _, _ = select.select(pipes, [], [], seconds)
+        if self.alive in ready:
+            os._exit(ORPHANED)
         number = os.read(self._reader, 1)[0] if ready else 0
         return number if number in SIGNALS else 0
 
     def _end_process(self, number: int) -> None:
         """Answers and ends the process; returns if the main thread is answering, or if it has to go on."""
-        if not self._claimed.acquire(timeout=LAST_WORDS_SECONDS if number else 0.0):
-            if number:
+        if not self._claimed.acquire(timeout=LAST_WORDS_SECONDS if number > 0 else 0.0):
+            if number > 0:
                 os._exit(128 + number)
             return
         if number or time.monotonic() >= self.end:  # else the main thread answered and resumed meanwhile

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import lpverify
-from lpverify.watchdog import process_start
+from lpverify.clock import process_start
 
 ENV = os.environ | {"PYTHONPATH": str(Path(lpverify.__file__).parent.parent)}
 PROGRAM = """
 import hashlib, time
-from lpverify.watchdog import Watchdog, process_start
+from lpverify.clock import process_start
+from lpverify.watchdog import Watchdog
 
 def conclude(number):
     time.sleep({pause})
@@ -34,9 +35,18 @@ IN_C = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
 
 
+class Process(subprocess.Popen):
+    """Ends with a test that fails."""
+
+    def __exit__(self, kind, *rest):
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
+
+
 def start(end="time.monotonic() + 60", work=IN_C, pause=0):
     code = PROGRAM.format(end=end, work=work, pause=pause)
-    return subprocess.Popen([sys.executable, "-c", code], env=ENV, stdout=subprocess.PIPE, text=True)
+    return Process([sys.executable, "-c", code], env=ENV, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -82,10 +92,17 @@ def test_claims_and_limits_may_race():
     """No limit that a claim came before is acted on, however close."""
     work = "\n".join(
         [
+            "def checked(number):",
+            "    global due",
+            "    early, due = time.monotonic() < due, time.monotonic() + 60",
+            "    dog.end = due",
+            "    return conclude(number) if early else None",
+            "dog.conclude = checked",
             "for i in range(2000):",
             "    dog.claim()",
-            "    dog.resume(time.monotonic() + (60 if i % 2 else 2e-4))",
-            "    if not i % 2: dog.claim(); dog.resume(time.monotonic() + 60)",
+            "    due = time.monotonic() + (60 if i % 2 else 2e-4)",
+            "    dog.resume(due)",
+            "    if not i % 2: dog.claim(); due = time.monotonic() + 60; dog.resume(due)",
         ]
     )
     with start(work=work) as child:
@@ -127,9 +144,7 @@ def test_a_signal_ends_a_main_thread_that_answers_for_ever():
 def test_ignored_signals_stay_ignored():
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     program = code + PROGRAM.format(end="time.monotonic() + 60", work="time.sleep(0.5)", pause=0)
-    with subprocess.Popen(
-        [sys.executable, "-c", program], env=ENV, stdout=subprocess.PIPE, text=True
-    ) as child:
+    with Process([sys.executable, "-c", program], env=ENV, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=20)[0] == "main\n"
@@ -137,7 +152,7 @@ def test_ignored_signals_stay_ignored():
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_the_start_of_a_process():
-    code = "import time; time.sleep(0.5); from lpverify.watchdog import process_start as s; "
+    code = "import time; time.sleep(0.5); from lpverify.clock import process_start as s; "
     code += "print(time.monotonic() - s())"
     begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True)
@@ -147,6 +162,44 @@ def test_the_start_of_a_process():
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_process_that_is_too_old_counts_from_the_import():
-    code = "import time, lpverify.watchdog as w; w.MOST_STARTUP_SECONDS = -1.0; "
+    code = "import time, lpverify.clock as w; w.MOST_STARTUP_SECONDS = -1.0; "
     code += "assert w.process_start() == w._IMPORTED"
     assert subprocess.run([sys.executable, "-c", code], env=ENV).returncode == 0
+
+
+def test_hanging_up_is_a_signal():
+    with start() as child:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGHUP)
+        assert child.communicate(timeout=20)[0] == "concluded 1\n"
+    assert child.returncode == 129
+
+
+def test_memory_is_asked_for_several_times_a_second():
+    work = f"begin = time.monotonic(); dog.full = lambda: time.monotonic() > begin + 0.5; {IN_C}"
+    program = PROGRAM.replace("conclude)", "conclude, full=lambda: False)")
+    code = program.format(end="time.monotonic() + 60", work=work, pause=0)
+    with Process([sys.executable, "-c", code], env=ENV, stdout=subprocess.PIPE, text=True) as child:
+        assert child.communicate(timeout=20)[0] == "ready\nconcluded -1\n"
+    assert child.returncode == 127
+
+
+def test_memory_does_not_disturb_an_answer():
+    work = "dog.claim(); dog.claim = lambda: None; dog.full = lambda: True; time.sleep(0.7)"
+    program = PROGRAM.replace("conclude)", "conclude, full=lambda: False)")
+    code = program.format(end="time.monotonic() + 60", work=work, pause=0)
+    with Process([sys.executable, "-c", code], env=ENV, stdout=subprocess.PIPE, text=True) as child:
+        assert child.communicate(timeout=20)[0] == "ready\nmain\n"
+
+
+def test_the_end_of_the_supervisor_is_the_end():
+    reader, writer = os.pipe()
+    program = PROGRAM.replace("conclude)", f"conclude, alive={reader})")
+    code = program.format(end="time.monotonic() + 60", work=IN_C, pause=0)
+    command = [sys.executable, "-c", code]
+    with Process(command, env=ENV, stdout=subprocess.PIPE, text=True, pass_fds=[reader]) as child:
+        os.close(reader)
+        assert child.stdout.readline() == "ready\n"
+        os.close(writer)
+        assert child.communicate(timeout=20)[0] == ""
+    assert child.returncode == 137

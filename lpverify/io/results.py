@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lpverify.errors import InputError
+from lpverify.io.files import check_writable, is_special, write_atomically
 
 if TYPE_CHECKING:
     from lpverify.verdict import Progress, Verdict, Witness
@@ -167,6 +168,11 @@ def report(answer: Answer, **facts: object) -> dict[str, object]:
     }
 
 
+def report_text(content: dict[str, object]) -> str:
+    """A report as JSON; raises ValueError if a number is not finite."""
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
 class ReportFile:
     """A JSON file that is there whole or not at all.
 
@@ -181,10 +187,9 @@ class ReportFile:
     """
 
     def __init__(self, path: str, several: bool = False) -> None:
-        self.direct = os.path.exists(path) and not os.path.isfile(path)
+        self.direct = is_special(path)
         absolute = os.path.abspath if self.direct else os.path.realpath  # a pipe has no real path
         self.path = Path(absolute(path))
-        self._draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._several = several
         self._texts: list[str] = []
 
@@ -195,20 +200,16 @@ class ReportFile:
             InputError: It could not.
         """
         try:
-            if self.direct:
-                self.path.open("ab").close()
-            else:
-                self._draft.open("wb").close()
-                self._draft.unlink()
+            check_writable(self.path)
         except OSError as error:
             raise InputError(f"{self.path}: can't write the report: {error.strerror or error}") from None
 
+    def adopt(self, texts: Sequence[str]) -> None:
+        """Takes over reports that another process had for the list, as it had them."""
+        self._texts += texts
+
     def write(self, *reports: dict[str, object]) -> None:
         """Writes a report, or adds some to the list; raises OSError when that fails after all."""
-        self._texts += [json.dumps(content, indent=1, allow_nan=False) for content in reports]
+        self._texts += [report_text(content) for content in reports]
         text = '{"queries": [\n' + ",\n".join(self._texts) + "\n]}" if self._several else self._texts[-1]
-        if self.direct:
-            self.path.write_text(text + "\n")
-            return
-        self._draft.write_text(text + "\n")
-        os.replace(self._draft, self.path)
+        write_atomically(self.path, (text + "\n").encode(errors="surrogateescape"))

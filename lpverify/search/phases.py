@@ -87,7 +87,7 @@ class PhaseSearch:
         self._lock = threading.Lock()
         self._busy = self._serial = 0
         self._closed = float("inf")
-        self._failures: list[Exception] = []
+        self._failures: list[BaseException] = []
         self._sessions: list[_Session] = []
         self._push(_Node(np.zeros(len(self.program.node), np.int8), float("-inf"), 0))
 
@@ -122,10 +122,9 @@ class PhaseSearch:
             return
         arguments = [(session, deadline, enough) for session in self._sessions[:threads]]
         workers = [threading.Thread(target=self._work, args=a) for a in arguments[1:]]
-        for worker in workers:
-            worker.start()
+        started = [worker for worker in workers if _started(worker)]
         self._work(*arguments[0])
-        for worker in workers:
+        for worker in started:
             worker.join()
         if self._failures:
             raise self._failures[0]
@@ -135,14 +134,18 @@ class PhaseSearch:
     # Workers
 
     def _work(self, session: "_Session", deadline: Deadline, enough: Callable[[], bool]) -> None:
-        while not (deadline.passed or enough() or self._failures):
-            node = self._take()
-            if node is not None:
-                self._dive(session, node, deadline, enough)
-            elif self._busy:
-                threading.Event().wait(0.001)
-            else:
-                return
+        """Never raises: a worker that went silently would leave its node out of the proof."""
+        try:
+            while not (deadline.passed or enough() or self._failures):
+                node = self._take()
+                if node is not None:
+                    self._dive(session, node, deadline, enough)
+                elif self._busy:
+                    threading.Event().wait(0.001)
+                else:
+                    return
+        except BaseException as error:  # noqa: BLE001  (of a thread; `run` raises it)
+            self._failures.append(error)
 
     def _dive(
         self, session: "_Session", node: _Node | None, deadline: Deadline, enough: Callable[[], bool]
@@ -154,8 +157,6 @@ class PhaseSearch:
                     self._push(node)
                     break
                 node = self._handle(session, node, deadline)
-        except Exception as error:  # noqa: BLE001  (of a thread; `run` raises it)
-            self._failures.append(error)
         finally:
             with self._lock:
                 self._busy -= 1
@@ -164,8 +165,9 @@ class PhaseSearch:
         with self._lock:
             if not self._heap:
                 return None
+            node = heapq.heappop(self._heap)[2]
             self._busy += 1
-            return heapq.heappop(self._heap)[2]
+            return node
 
     def _push(self, node: _Node) -> None:
         with self._lock:
@@ -317,6 +319,15 @@ class PhaseSearch:
             self._costs.observe(side, neuron, rise, wrong)
             product *= max(rise, 1e-9)
         return product
+
+
+def _started(worker: threading.Thread) -> bool:
+    """Starts a thread; False if the system has none left, and the others do its work."""
+    try:
+        worker.start()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _Session:

@@ -184,21 +184,60 @@ def test_the_share_that_is_closed_ends_at_one():
         assert search.finished and search.volume == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, KeyboardInterrupt])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_failure_in_a_worker_is_raised(threads):
-    """No node may get lost with its worker."""
+def test_a_failure_in_a_worker_is_raised(threads, error):
+    """No node may get lost with its worker, and the search stays without a result."""
     setting, main = larger(3), threading.main_thread()
     search = setting.search(gap=1e-8)
 
     def candidate(x):
         if threads == 1 or threading.current_thread() is not main:
-            raise ZeroDivisionError
+            raise error
         time.sleep(0.02)  # so that the others find nodes
         return setting.candidate(x)
 
     search.candidate = candidate
-    with pytest.raises(ZeroDivisionError):
-        search.run(Deadline.after(LONG), threads)
+    for _ in range(2):
+        with pytest.raises(error):
+            search.run(Deadline.after(LONG), threads)
+
+
+@pytest.mark.parametrize("method", ["_take", "_push", "_close"])
+def test_a_failure_anywhere_in_a_worker_is_raised(method, monkeypatch):
+    """Also between nodes; nobody waits for a worker that is gone."""
+    search, main = larger(3).search(gap=1e-8), threading.main_thread()
+    original = getattr(PhaseSearch, method)
+
+    def fail(self, *arguments):
+        if threading.current_thread() is not main:
+            raise MemoryError
+        time.sleep(0.01)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(PhaseSearch, method, fail)
+    start = time.monotonic()
+    with pytest.raises(MemoryError):
+        search.run(Deadline.after(LONG), 3)
+    assert time.monotonic() - start < LONG / 2
+
+
+def test_fewer_threads_than_wanted_find_the_same(monkeypatch):
+    setting = larger(3)
+    whole, search = setting.search(gap=1e-8), setting.search(gap=1e-8)
+    whole.run(Deadline.after(LONG))
+    original, count = threading.Thread.start, []
+
+    def start(self):
+        count.append(self)
+        if len(count) != 2:
+            raise RuntimeError("can't start new thread")
+        original(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    search.run(Deadline.after(LONG), 4)
+    assert len(count) == 3
+    assert search.finished and search.lower == pytest.approx(whole.lower, abs=1e-7)
 
 
 # Solvers that fail.

@@ -59,7 +59,12 @@ class Precision {
             }
         };
         std::vector<std::thread> others;
-        for (int t = 1; t < std::min(threads, batch.count); ++t) others.emplace_back(run);
+        try {
+            others.reserve(std::max(threads, 1));
+            while (static_cast<int>(others.size()) + 1 < std::min(threads, batch.count)) others.emplace_back(run);
+        } catch (const std::exception&) {
+            // No more threads or memory: those there are do the work. A thread that is not joined would abort.
+        }
         run();
         for (auto& other : others) other.join();
         if (failure) std::rethrow_exception(failure);
