@@ -31,12 +31,12 @@ PROGRAM = """import importlib, os, signal, sys, time
 v = importlib.import_module("lpverify.io.vnnlib" if {early} else "lpverify.verify")
 name = "read_query" if {early} else "verify_query"
 original = getattr(v, name)
-def instead(*arguments):
+def instead(*arguments, **options):
     path = arguments[0] if {early} else arguments[1].path
     if path == {where!r}:
         print("here", file=sys.stderr, flush=True)
         {action}
-    return original(*arguments)
+    return original(*arguments, **options)
 setattr(v, name, instead)
 sys.argv = {words!r}
 from lpverify.supervisor import entry
