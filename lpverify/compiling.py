@@ -1,13 +1,16 @@
 """A model and a query as a problem: over the real numbers, or over computation in the declared types."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
-from lpverify.errors import InputError, UnsupportedError
+from lpverify.bounds.execution import executed
+from lpverify.errors import InputError
 from lpverify.interval import Box
 from lpverify.io.model import Model
 from lpverify.network import Network
+from lpverify.ops.execution import OnnxStep
 from lpverify.problem import Problem, compile_problem
 from lpverify.query import Query
 from lpverify.replay import is_whole
@@ -36,7 +39,7 @@ def _typed(model: Model) -> Typed:
     floats = [t.dtype for t in tensors if not is_whole(t.dtype)]
     coarsest = max(floats, key=lambda dtype: float(np.finfo(dtype).eps), default=None)
     spans = np.repeat([_span(t.dtype) for t in model.inputs.tensors], model.inputs.sizes, axis=0)
-    return Typed(coarsest, whole, spans, partial(executed, model))
+    return Typed(coarsest, whole, spans, partial(_executed, model.steps))
 
 
 def _span(dtype: type) -> tuple[float, float]:
@@ -47,6 +50,6 @@ def _span(dtype: type) -> tuple[float, float]:
     return (float(info.min), float(info.max)) if info.max <= MOST_SPAN else (np.nan, np.nan)
 
 
-def executed(model: Model, network: Network, box: Box) -> Network:
-    """Not there yet."""
-    raise UnsupportedError("TODO")
+def _executed(steps: Sequence[OnnxStep], network: Network, box: Box, before: int) -> Network:
+    moved = [step.moved(lambda i: i + before) for step in steps] if before else steps
+    return executed(network, moved, box)

@@ -164,7 +164,7 @@ def compile_problem(network: Network, query: Query, typed: Typed | None = None) 
     if typed is None and network.ranked is not None and _only_order(cases, forms, reduced):
         network = replace(network, output=network.ranked)
     if typed is not None and cases:
-        network = typed.execute(network, _hull(cases))
+        network = typed.execute(network, _hull(cases), 0 if merged is None else 1)
     network = append_forms(network, forms, reduced)
     if typed is not None and cases:
         largest = max(float(np.abs(case.bounds).max(initial=0.0)) for case in cases)

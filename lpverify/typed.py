@@ -27,13 +27,14 @@ class Typed:
         dtype: The coarsest float type among the variables; None if all are whole.
         whole: For each of the query's inputs and outputs whether it is a whole number or truth value.
         spans: Least and largest number of each input's type `(inputs, 2)`, NaN where that is no use.
-        execute: Makes of a network one that covers its computation on a box of inputs.
+        execute: Makes of a network one that covers its computation on a box of inputs; gets also how many
+            nodes are in front of those of the models.
     """
 
     dtype: type | None
     whole: np.ndarray
     spans: np.ndarray
-    execute: Callable[[Network, Box], Network]
+    execute: Callable[[Network, Box, int], Network]
 
     def slack(self, number: Number) -> float:
         """How far the number may be from what it is rounded to, with a margin."""

@@ -176,7 +176,7 @@ def _segment(network: Network, source: int, nodes: tuple[int, ...], like: Array)
         ]
         whole *= schur_norm(op, *ones) * (1 + 4 * DOUBLE)
         if rows is not None:
-            rows = op.magnitude(rows)
+            rows = op.magnitude(rows) * (1 + op.weight_error)
         elif not isinstance(op, SelectionOp):
             rows = _row_norms(op, ones[0])
         shape = network.nodes[k].shape

@@ -207,7 +207,8 @@ def _composed_bias(outer: Affine, inner: Affine, row: np.ndarray) -> tuple[np.nd
     size = through(np.abs(o.value), np.abs(inner.bias)) + np.abs(outer.bias)
     terms = int(np.diff(o.start).max(initial=0)) + 3
     error = size * (gamma(terms, DOUBLE) + outer.weight_error) + outer.bias_error
-    error = (error + through(np.abs(o.value), inner.bias_error)) * (1 + 1e-9) + 1e-300
+    carried = through(np.abs(o.value), inner.bias_error) * (1 + outer.weight_error)
+    error = (error + carried) * (1 + 1e-9) + 1e-300
     return through(o.value, inner.bias) + outer.bias, error
 
 

@@ -241,7 +241,7 @@ def refute(problem: Problem, cases: np.ndarray, lower: np.ndarray) -> np.ndarray
 
 def to_numpy(array: Array) -> np.ndarray:
     """A NumPy copy or view of an array on any device."""
-    return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+    return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else array.detach().cpu().numpy()
 
 
 def slices(count: int, size: int) -> Sequence[slice]:

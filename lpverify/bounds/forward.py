@@ -126,7 +126,7 @@ def _affine(frame: Frame, k: int, op: AffineOp, operands: Sequence[Form]) -> tup
     slopes = op.linear(*flat)
     slopes = slopes.reshape((count, -1, *slopes.shape[1:]))
     relative = op.error_factors(frame.like)[0]
-    error = op.magnitude(*(f.error + (relative * 1.01) * f.reach for f in operands))
+    error = op.magnitude(*(f.error * (1 + relative) + (relative * 1.01) * f.reach for f in operands))
     return slopes, error + affine_error(frame, k)
 
 

@@ -236,7 +236,7 @@ def reference_error(frame: Frame, k: int, nodes: Sequence[int]) -> Array:
     for i, node in enumerate(nodes):
         op, own = frame.network.nodes[node].op, affine_error(frame, node)
         assert isinstance(op, AffineOp)
-        error = own if i == 0 else op.magnitude(error) + own
+        error = own if i == 0 else op.magnitude(error) * (1 + op.weight_error) + own
     return (namespace(frame.centres[k]).zeros_like(frame.centres[k]) + error) * SUM_INFLATION
 
 

@@ -184,7 +184,7 @@ def _affine(small: "_Small", whole: Frame, k: int, operands: Sequence[_Form]) ->
     relative = node.op.error_factors(centre)[0] * 1.01
     # Underflow of the products of the slopes before, and of those here.
     lost = smallest(centre) * (max(node.op.terms) + 8.0) * float(1.0 + small.radii.sum())
-    terms = (f.error + relative * small.reach(f)[None] + lost for f in operands)
+    terms = (f.error * (1 + relative) + relative * small.reach(f)[None] + lost for f in operands)
     error = (node.op.magnitude(*terms) + error + lost) * SUM_INFLATION
     slopes = node.op.linear(*(_widened(f.slopes, columns) for f in operands))
     if not bool(xp.isfinite(slopes).all() & xp.isfinite(error).all()):

@@ -12,6 +12,7 @@ from lpverify.io.interface import Interface
 from lpverify.io.model import Model, Part, Signature, Tensor
 from lpverify.network import Network, Node
 from lpverify.ops.base import Op
+from lpverify.ops.execution import OnnxStep
 from lpverify.ops.shape import Concat, Gather, Slice
 from lpverify.query import Declaration, Query, Variable
 
@@ -158,7 +159,9 @@ def _joined(query: Query, fitted: Sequence[_Fitted]) -> Model:
         parts.append(Part(one.model, places, np.concatenate([_elements(t) for t in tensors[False]])))
     first = parts[0].model
     alone = len(parts) == 1 and _plain(parts[0])
-    network = first.network if alone else _network(parts, [d.name for d in query.networks])
+    network, steps = first.network, first.steps
+    if not alone:
+        network, steps = _network(parts, [d.name for d in query.networks])
     return Model(
         network,
         _signature(fitted, True),
@@ -166,6 +169,7 @@ def _joined(query: Query, fitted: Sequence[_Fitted]) -> Model:
         b"",
         ", ".join(dict.fromkeys(part.model.path for part in parts)),
         sum(part.model.node_count for part in parts),
+        steps,
         tuple(parts),
     )
 
@@ -191,10 +195,10 @@ def _signature(fitted: Sequence[_Fitted], inputs: bool) -> Signature:
     return Signature(names, shapes, dtypes)
 
 
-def _network(parts: Sequence[Part], names: Sequence[str]) -> Network:
-    """All networks side by side on one flat input; the result has the chosen outputs of each."""
+def _network(parts: Sequence[Part], names: Sequence[str]) -> tuple[Network, tuple[OnnxStep, ...]]:
+    """All networks side by side on one flat input, with their steps; the result has their chosen outputs."""
     total = sum(len(part.inputs) for part in parts)
-    nodes, ends = [Node(None, (), (total,), "input")], []
+    nodes, ends, steps = [Node(None, (), (total,), "input")], [], list[OnnxStep]()
     for part, name in zip(parts, names, strict=True):
         inner = part.model.network
         shift = len(nodes)  # where its input will be
@@ -202,11 +206,12 @@ def _network(parts: Sequence[Part], names: Sequence[str]) -> Network:
         for node in inner.nodes[1:]:
             moved = tuple(i + shift for i in node.inputs)
             nodes.append(replace(node, inputs=moved, name=f"{name}: {node.name}"))
+        steps += [step.moved(shift.__add__) for step in part.model.steps]
         nodes.append(_gather(inner.output + shift, part.outputs, inner.nodes[inner.output].shape[0]))
         ends.append(len(nodes) - 1)
     sizes = tuple(nodes[end].shape[0] for end in ends)
     nodes.append(Node(Concat(0, sizes), tuple(ends), (sum(sizes),), "outputs"))
-    return Network(tuple(nodes), len(nodes) - 1)
+    return Network(tuple(nodes), len(nodes) - 1), tuple(steps)
 
 
 def _gather(value: int, places: np.ndarray, size: int) -> Node:

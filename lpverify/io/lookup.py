@@ -152,7 +152,7 @@ class Tables:
         """A constant in the type that the model declares."""
         constant = self.symbols.constants[name]
         array: np.ndarray = constant.array.astype(numpy_type(self._kind(name)))
-        if constant.error or (array != constant.array).any():
+        if constant.error or constant.drift or (array != constant.array).any():
             raise UnsupportedError(f"the constant {name!r} is rounded")
         return np.asarray(array)
 

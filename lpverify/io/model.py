@@ -11,6 +11,7 @@ import numpy as np
 
 from lpverify.errors import InputError, OnnxError
 from lpverify.network import Network
+from lpverify.ops.execution import OnnxStep
 
 MAX_BYTES = 4 * 2**30
 
@@ -65,6 +66,7 @@ class Model:
         serialized: What onnxruntime loads: the file, with tensors from external files put into it.
         path: Where it came from.
         node_count: Nodes of the file's main graph.
+        steps: What an execution of the model runs, in order: its nodes, functions and subgraphs expanded.
         parts: The models that an assembled one consists of, see `io.assembly`; it has no file of its own.
     """
 
@@ -74,6 +76,7 @@ class Model:
     serialized: bytes = field(repr=False)
     path: str = ""
     node_count: int = 0
+    steps: tuple[OnnxStep, ...] = field(default=(), repr=False)
     parts: tuple["Part", ...] = ()
 
 

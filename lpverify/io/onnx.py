@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lpverify.errors import InputError, OnnxError, UnsupportedError
+from lpverify.io.drift import drifted
 from lpverify.io.element_types import NAMES, element_type, numpy_type, result_types, with_values
 from lpverify.io.external_data import embed_external_data
 from lpverify.io.folding import fold
@@ -109,7 +110,8 @@ class _Importer:
             lines = "\n".join(f"  {problem}" for problem in self.problems)
             raise UnsupportedError(f"{len(self.problems)} unsupported node(s)\n{lines}")
         values, outputs = self._outputs(graph)
-        return Model(self.graph.network(values), inputs, outputs, data, path, len(graph.node))
+        steps = tuple(self.symbols.steps)
+        return Model(self.graph.network(values), inputs, outputs, data, path, len(graph.node), steps)
 
     def _inputs(self, graph: Any) -> Signature:
         """Adds the network's inputs."""
@@ -257,6 +259,8 @@ class _Importer:
         if any(constant.array.size > MAX_ELEMENTS for constant in folded.values()):
             raise UnsupportedError(f"a constant of more than {MAX_ELEMENTS} elements")
         kinds = [] if step.node.op_type == "Constant" else self._parse(step, _schema(step)).result_types
+        operands = [self.symbols.constants[name] if name else None for name in step.node.input]
+        folded = drifted(step.node.op_type, operands, folded, kinds)
         self.symbols.declare(list(folded), [constant.array.dtype.name for constant in folded.values()])
         self.symbols.declare(step.node.output, kinds)
         self.symbols.constants.update(folded)
@@ -271,9 +275,9 @@ class _Importer:
         known = any((parsed.domain, parsed.op_type) == key[:2] for key in REGISTRY.table)
         for i, operand in enumerate(parsed.operands if known else ()):
             if isinstance(operand, Constant) and operand.array.dtype.kind == "f":
-                value = self.graph.constant(operand, operand.array.shape)
+                value = self.symbols.constant_value(operand, parsed.types[i])
                 operands = (*parsed.operands[:i], value, *parsed.operands[i + 1 :])
-                self._add_values(replace(parsed, operands=operands), step.node, schema)
+                self._add_values(replace(parsed, operands=operands), step, schema)
                 return None
         function = None if known else standard_function(schema, step, parsed)
         if function is None:
@@ -295,10 +299,11 @@ class _Importer:
             function = standard_function(schema, step, parsed)
             if function is not None:
                 return call(function, step, self.symbols.names, defaults_of(schema))
-        self._add_values(parsed, step.node, schema)
+        self._add_values(parsed, step, schema)
         return None
 
-    def _add_values(self, parsed: OnnxNode, node: Any, schema: Any) -> None:
+    def _add_values(self, parsed: OnnxNode, step: Step, schema: Any) -> None:
+        node = step.node
         self.graph.name = node.name or node.output[0]
         _check_constants(parsed, schema)
         translate = REGISTRY.find(parsed.domain, parsed.op_type, parsed.version)
@@ -311,6 +316,7 @@ class _Importer:
         outputs = [results] if isinstance(results, int) else list(results)
         kinds = (*parsed.result_types, *[""] * len(outputs))
         outputs = [self._guard(v, before, kind) for v, kind in zip(outputs, kinds, strict=False)]
+        outputs = self.symbols.record(parsed, step.label, before, outputs)
         for name in filter(None, node.output[len(outputs) :]):
             self.symbols.untranslated[name] = f"output {name!r} of {parsed.op_type} is not supported"
         pairs = zip(node.output, outputs, strict=False)

@@ -1,6 +1,7 @@
 """What the tensor names of an import stand for: constants, values of the network, or why nothing."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from lpverify.io.builder import NetworkBuilder
 from lpverify.io.element_types import NAMES
 from lpverify.io.scopes import Names, Scope
 from lpverify.io.tensors import read_sparse, read_tensor
-from lpverify.ops.base import Constant
+from lpverify.ops.base import Constant, OnnxNode
+from lpverify.ops.execution import OnnxStep
+from lpverify.ops.roundings import rounds
+from lpverify.ops.shape import Reshape
 
 
 class SkippedError(UnsupportedError):
@@ -29,6 +33,7 @@ class Symbols:
         untranslated: Tensors that can't be used, and why.
         deferred: Tensors left to a table, and why their node could not be translated.
         graph: The network under construction.
+        steps: The nodes that were translated so far.
     """
 
     def __init__(self, names: Names) -> None:
@@ -40,6 +45,7 @@ class Symbols:
         self.untranslated: dict[str, str] = {}
         self.deferred: dict[str, str] = {}
         self.graph = NetworkBuilder()
+        self.steps: list[OnnxStep] = []
 
     def known(self, name: str) -> bool:
         """Whether the name is taken."""
@@ -70,6 +76,8 @@ class Symbols:
         self.check(name)
         if name in self.values:
             raise UnsupportedError(f"{what} depends on the network's input")
+        if self.constants[name].drift:
+            raise UnsupportedError(f"{what} depends on constants that are rounded")
         return self.constants[name]
 
     def operand(self, name: str) -> Constant | int:
@@ -79,7 +87,7 @@ class Symbols:
         constant = self.constants[name]
         kind = constant.array.dtype
         if kind.itemsize == 2 and kind.kind in "fV":
-            return Constant(constant.array.astype(np.float32), constant.error)
+            return replace(constant, array=constant.array.astype(np.float32))
         return constant
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -93,9 +101,36 @@ class Symbols:
         """The tensor as a value of the network, also if it is constant; raises as `check`."""
         self.check(name)
         if name not in self.values:
-            operand = self.constants[name]
-            self.values[name] = self.graph.constant(operand, operand.array.shape)
+            self.values[name] = self.constant_value(self.constants[name], self.types.get(name, ""))
         return self.values[name]
+
+    def constant_value(self, constant: Constant, kind: str) -> int:
+        """A new value of the network for a constant of some element type."""
+        value = self.graph.constant(constant, constant.array.shape)
+        if constant.drift:
+            node = OnnxNode(
+                "Constant", "", 1, "", {}, (constant,), (constant.array.shape,), 1, (kind,), (kind,)
+            )
+            self.steps.append(OnnxStep(node, "a constant", value, value, (value,)))
+        return value
+
+    def record(self, node: OnnxNode, label: str, first: int, outputs: list[int]) -> list[int]:
+        """Notes a translated node; results of it that may be rounded become values of their own.
+
+        Args:
+            node: As its importer saw it.
+            label: For messages.
+            first: How many values there were before it.
+            outputs: The values of its results.
+        """
+        step = OnnxStep(node, label, first, len(self.graph.nodes) - 1, tuple(outputs))
+        if rounds(step):
+            for i, value in enumerate(outputs):
+                if value < first or value in outputs[:i]:
+                    shape = self.graph.shape(value)
+                    outputs[i] = self.graph.add(Reshape(shape, shape), [value])
+        self.steps.append(replace(step, last=len(self.graph.nodes) - 1, outputs=tuple(outputs)))
+        return outputs
 
     def define(self, name: str, array: np.ndarray, kind: str = "") -> None:
         """Adds an exact constant; `kind` is its element type, by default that of the array."""

@@ -236,10 +236,11 @@ class IntervalOp(Op):
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant operand of a node; `error` bounds `|array - exact| / |array|`."""
+    """A constant operand; relative to `array`, `error` bounds how far the real one is, `drift` floats."""
 
     array: np.ndarray
     error: float = 0.0
+    drift: float = 0.0
 
 
 def is_whole(kind: str) -> bool:

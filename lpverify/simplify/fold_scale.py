@@ -79,8 +79,11 @@ def _scale_rows(op: Foldable, rows: np.ndarray) -> object:
 
 def _offset(op: Foldable, scale: Scale, identity: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
     """`s b + t` and a bound on its error."""
-    if op.offset is None:
+    if op.offset is None and op.offset_error is None:
         return scale.offset, scale.offset_error
+    if op.offset is None:
+        op = replace(op, offset=np.zeros(()))
+    assert op.offset is not None
     old_error = 0.0 if op.offset_error is None else op.offset_error
     new_error = 0.0 if scale.offset_error is None else scale.offset_error
     weight = np.asarray(scale.weight)
@@ -93,5 +96,6 @@ def _offset(op: Foldable, scale: Scale, identity: bool) -> tuple[np.ndarray | No
     )
     if not identity:
         error = error + np.abs(product) * (scale.weight_error + 2 * DOUBLE) * 1.01 + 1e-300
-    error = np.broadcast_to(error, np.shape(offset))
-    return offset, (error * 1.0001 if error.any() else None)
+    shape = np.broadcast_shapes(np.shape(error), np.shape(offset))
+    error = np.broadcast_to(error, shape)
+    return np.array(np.broadcast_to(offset, shape)), (error * 1.0001 if error.any() else None)

@@ -87,8 +87,11 @@ def _relative_error(outer: Any, inner: Any, weight: Any, factor: float) -> float
 
 def _offset(outer: Matrix, inner: Matrix, terms: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     """`A b + a` and a bound on its error."""
-    if inner.offset is None:
+    if inner.offset is None and inner.offset_error is None:
         return outer.offset, outer.offset_error
+    if inner.offset is None:
+        inner = replace(inner, offset=np.zeros(()))
+    assert inner.offset is not None
     inside = np.broadcast_to(inner.offset, (inner.weight.shape[0],))
     moved, size = outer.weight @ inside, abs(outer.weight) @ np.abs(inside)
     error = size * (gamma(terms + 2, 2.0**-53) + outer.weight_error * 1.01) + 1e-300
