@@ -20,9 +20,11 @@ from lpverify import __version__
 from lpverify.bounding import BoundsResult, ValueBounds, bounds
 from lpverify.errors import InputError, UnsupportedError
 from lpverify.io.files import write_atomically
+from lpverify.io.onnx import ModelLimits, load_model
 from lpverify.io.results import ReportFile
 from lpverify.io.vnnlib import read_query
-from lpverify.loading import LoadedNetwork, load
+from lpverify.limit_options import model_limits, property_limits
+from lpverify.loading import LoadedNetwork
 from lpverify.methods import METHODS
 from lpverify.models import Models
 from lpverify.options import exact
@@ -52,8 +54,8 @@ def run(args: argparse.Namespace, put: Callable[[str], None], tell: Callable[[st
     methods = list(dict.fromkeys(args.method or ["crown"]))
     _check(args, methods)
     targets = _targets(args)
-    query = None if args.property is None else read_query(args.property)
-    network = _network(args.network, query)
+    query = None if args.property is None else read_query(args.property, limits=property_limits(args))
+    network = _network(args.network, query, model_limits(args))
     arguments = _inputs(args, network, query, tell) | _choices(args)
     found = [_bounds(network, method, arguments, args, tell) for method in methods]
     failed = [name for name, target in targets.items() if not _write(target, name, args, found, tell)]
@@ -84,11 +86,11 @@ def _check(args: argparse.Namespace, methods: Sequence[str]) -> None:
         require_solver(args.solver)
 
 
-def _network(path: str, query: Query | None) -> LoadedNetwork:
+def _network(path: str, query: Query | None, limits: ModelLimits) -> LoadedNetwork:
     """The network, its tensors in the order of the property if there is one."""
     if query is None:
-        return load(path)
-    return LoadedNetwork(Models({"": path}).fitting(query).model, path)
+        return LoadedNetwork(load_model(path, limits=limits), path)
+    return LoadedNetwork(Models({"": path}, limits=limits).fitting(query).model, path)
 
 
 def _inputs(

@@ -48,14 +48,15 @@ def _info(args: argparse.Namespace) -> int:
     from lpverify.info import as_text, describe_network, describe_query
     from lpverify.io.onnx import load_model
     from lpverify.io.vnnlib import read_query
+    from lpverify.limit_options import model_limits, property_limits
     from lpverify.models import Models
 
-    model = load_model(args.network)
+    model = load_model(args.network, limits=model_limits(args))
     network = describe_network(model)
     query = None
     if args.query is not None:
-        parsed = read_query(args.query)
-        query = describe_query(Models({"": model}).fitting(parsed).model, parsed)
+        parsed = read_query(args.query, limits=property_limits(args))
+        query = describe_query(Models({"": model}, limits=model_limits(args)).fitting(parsed).model, parsed)
     _put(json.dumps({"network": network, "query": query}) + "\n" if args.json else as_text(network, query))
     return 0
 

@@ -9,7 +9,7 @@ from lpverify.errors import InputError
 from lpverify.io.assembly import Assembly, assemble
 from lpverify.io.interface import Interface
 from lpverify.io.model import Model
-from lpverify.io.onnx import import_model, load_model
+from lpverify.io.onnx import DEFAULT_LIMITS, ModelLimits, import_model, load_model
 from lpverify.query import Declaration, Query
 
 Source: TypeAlias = "Model | str"  # loaded, or the path of a file
@@ -24,10 +24,12 @@ class Models:
             needs one model.
         lenient: Accept what the standard forbids where the meaning is clear: element types that are not the
             model's, and names that no network of the query has.
+        limits: How much a file may ask for.
     """
 
     sources: Mapping[str, Source]
     lenient: bool = False
+    limits: ModelLimits = DEFAULT_LIMITS
     _loaded: dict[tuple[str, Interface | None], Model] = field(default_factory=dict)
 
     @property
@@ -55,10 +57,10 @@ class Models:
         if isinstance(source, Model):
             if interface is None or _satisfied(source, interface):
                 return source
-            return import_model(source.serialized, source.path, None, interface)
+            return import_model(source.serialized, source.path, None, interface, self.limits)
         key = (source, interface)
         if key not in self._loaded:
-            self._loaded[key] = load_model(source, interface)
+            self._loaded[key] = load_model(source, interface, self.limits)
         return self._loaded[key]
 
     def _assigned(self, query: Query) -> tuple[dict[str, Source], tuple[str, ...]]:

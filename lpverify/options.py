@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from lpverify.config import DEVICES, SEARCHES
 from lpverify.errors import InputError
+from lpverify.limit_options import add_limits
 from lpverify.memory import parse_size
 from lpverify.query import Number, float_above
 
@@ -231,6 +232,7 @@ def verify_parser() -> Parser:
     add("--exit-status", action="store_true", help="exit with 10 sat, 20 unsat, 30 unknown, 40 timeout")
     add("--quiet", action="store_true", help="nothing on stderr but errors")
     add("-v", "--verbose", action="store_true", help="statistics, and tracebacks of internal errors")
+    add_limits(parser)
     return parser
 
 
@@ -258,6 +260,7 @@ def bounds_parser() -> Parser:
     )
     add("--plot", metavar="FILE.png", help="draw the mean width of each layer (needs matplotlib)")
     add("-v", "--verbose", action="store_true", help="progress, and tracebacks of internal errors")
+    add_limits(parser)
     return parser
 
 
@@ -296,6 +299,7 @@ def info_parser() -> Parser:
     parser.add_argument("query", metavar="PROP.vnnlib", nargs="?", help="adds its size and unstable neurons")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("-v", "--verbose", action="store_true", help="tracebacks of internal errors")
+    add_limits(parser)
     return parser
 
 

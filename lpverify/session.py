@@ -29,6 +29,7 @@ from lpverify.io.results import (
     competition_text,
     standard_text,
 )
+from lpverify.limit_options import model_limits, property_limits
 from lpverify.memory import Budget
 from lpverify.options import networks
 from lpverify.output import EXIT_STATUS, Output, Remains
@@ -133,7 +134,7 @@ class Session:
         self.task.enter("load", "loading")
         from lpverify.models import Models
 
-        self.models = Models(self.sources, self.args.lenient)
+        self.models = Models(self.sources, self.args.lenient, model_limits(self.args))
         for task in self.tasks:
             self._read(task, self.models)
         self.reports.gather(self.models.paths)
@@ -148,7 +149,7 @@ class Session:
         from lpverify.io.vnnlib import read_query
 
         begin = time.monotonic()
-        task.query = read_query(task.path, lenient=self.args.lenient)
+        task.query = read_query(task.path, limits=property_limits(self.args), lenient=self.args.lenient)
         found = models.fitting(task.query)
         task.model, task.tensors = found.model, tensors_of(task.query, found.model)
         self._remark(task, found.remarks)

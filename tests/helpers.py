@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from lpverify.io.limits import DEFAULT_LIMITS, ModelLimits
 from lpverify.io.onnx import Model, import_model
 from lpverify.io.vnnlib import parse_query
 from lpverify.query import Query
@@ -137,11 +138,13 @@ def branch(
     return graph_proto(nodes, {}, {output: TensorProto.FLOAT}, constants)
 
 
-def refused(proto: onnx.ModelProto, error: type[Exception], message: str) -> None:
+def refused(
+    proto: onnx.ModelProto, error: type[Exception], message: str, limits: ModelLimits = DEFAULT_LIMITS
+) -> None:
     """The import must end in that error; the name of the file is its first word, once."""
     import pytest
 
     with pytest.raises(error, match=message) as caught:
-        import_model(proto.SerializeToString(), "model.onnx")
+        import_model(proto.SerializeToString(), "model.onnx", limits=limits)
     assert str(caught.value).startswith("model.onnx: ")
     assert str(caught.value).count("model.onnx") == 1

@@ -168,9 +168,12 @@ def test_load_refuses(folder):
         lpverify.load("missing.onnx")
     with pytest.raises(InputError, match="expected a path, got int"):
         lpverify.load(3)
-    nodes = [helper.make_node("NonMaxSuppression", ["x", "x"], ["y"]), helper.make_node("Det", ["x"], ["q"])]
+    nodes = [
+        helper.make_node("NonMaxSuppression", ["x", "x"], ["y"]),
+        helper.make_node("NonZeroX", ["x"], ["q"]),
+    ]
     save(folder / "odd.onnx", nodes, {"x": (1, 1, 4)}, {"y": (1, 3)})
-    with pytest.raises(UnsupportedError, match=r"(?s)2 unsupported node.*NonMaxSuppression.*Det"):
+    with pytest.raises(UnsupportedError, match=r"(?s)2 unsupported node.*NonMaxSuppression.*NonZeroX"):
         lpverify.load("odd.onnx")
 
 

@@ -1,13 +1,15 @@
 """The network under construction: implements `ops.base.GraphBuilder`."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from math import prod
 
 import numpy as np
 
 from lpverify.errors import UnsupportedError
+from lpverify.io.limits import Budget
 from lpverify.io.model import Signature
-from lpverify.io.tensors import MAX_ELEMENTS, exact_floats
+from lpverify.io.tensors import exact_floats
 from lpverify.network import Network, Node
 from lpverify.ops.base import Constant, Op
 from lpverify.ops.shape import Concat, ConstantValue, Reshape, Slice
@@ -16,12 +18,16 @@ from lpverify.ops.shape import Concat, ConstantValue, Reshape, Slice
 class NetworkBuilder:
     """Nodes in the order of evaluation; a run on zeros finds the shape of each value.
 
+    Args:
+        budget: What the import may use.
+
     Attributes:
         nodes: So far.
         name: Given to the nodes that are added next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.nodes: list[Node] = []
         self.name = ""
         self._probes: list[np.ndarray] = []
@@ -29,12 +35,13 @@ class NetworkBuilder:
         self._sums: list[int] = []
 
     def add(self, op: Op, inputs: Sequence[int]) -> int:
+        self._budget.nodes(len(self.nodes) + 1)
+        self._budget.spend(_weight_bytes(op))
         with np.errstate(all="ignore"):
             probe = op.forward(*(self._probes[i] for i in inputs))
         if 0 in probe.shape:
             raise UnsupportedError("the result is empty")
-        if probe.size > MAX_ELEMENTS:
-            raise UnsupportedError(f"a result of {probe.size} elements")
+        self._budget.reserve(probe.size)
         self._append(Node(op, tuple(inputs), probe.shape[1:], self.name))
         return len(self.nodes) - 1
 
@@ -42,6 +49,9 @@ class NetworkBuilder:
         self.nodes.append(node)
         # Only shapes matter: zeros keep the probes finite, broadcasting keeps them small.
         self._probes.append(np.broadcast_to(np.zeros(()), (1, *node.shape)))
+
+    def reserve(self, *sizes: int) -> None:
+        self._budget.reserve(*sizes)
 
     def shape(self, value: int) -> tuple[int, ...]:
         return self.nodes[value].shape
@@ -94,3 +104,11 @@ class NetworkBuilder:
         if source is None or self.shape(source)[-1] != size:
             return None
         return self.add(Reshape((size,), self.shape(source)), [source])
+
+
+def _weight_bytes(op: Op) -> int:
+    """Bytes of the op's arrays; the indices that it lists count as well."""
+    values = (getattr(op, f.name) for f in fields(op))  # type: ignore[arg-type]
+    return sum(
+        v.nbytes if isinstance(v, np.ndarray) else 40 * len(v) if isinstance(v, tuple) else 0 for v in values
+    )

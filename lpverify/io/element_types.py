@@ -41,7 +41,13 @@ def element_type(number: int) -> str:
 
 
 def numpy_type(name: str) -> type:
-    """The scalar type of that name."""
+    """The scalar type of that name.
+
+    Raises:
+        UnsupportedError: The name is empty: the type is not known.
+    """
+    if not name:
+        raise UnsupportedError("an unknown element type")
     if name == "bfloat16":
         import ml_dtypes  # noqa: PLC0415  (comes with onnx)
 

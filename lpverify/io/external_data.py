@@ -13,12 +13,13 @@ from typing import Any
 from lpverify.errors import OnnxError, UnsupportedError
 from lpverify.io.element_types import element_type, numpy_type
 from lpverify.io.graphs import graphs_of
+from lpverify.io.limits import DEFAULT_LIMITS, ModelLimits
+from lpverify.io.model import read_plain
 
 EXTERNAL = 1  # TensorProto.DataLocation
-MAX_TOTAL = 2**31 - 2**20  # a serialised model can't be larger than 2 GiB
 
 
-def embed_external_data(proto: Any, folder: Path) -> bool:
+def embed_external_data(proto: Any, folder: Path, limits: ModelLimits = DEFAULT_LIMITS) -> bool:
     """Moves all external tensors into the model; tells whether there were any.
 
     Raises:
@@ -27,8 +28,8 @@ def embed_external_data(proto: Any, folder: Path) -> bool:
     """
     tensors = [tensor for tensor in _tensors(proto) if tensor.data_location == EXTERNAL]
     total = proto.ByteSize() + sum(_size(tensor) for tensor in tensors) if tensors else 0
-    if total > MAX_TOTAL:
-        raise UnsupportedError(f"{total} bytes with its external files, more than {MAX_TOTAL}")
+    if total > limits.max_bytes:
+        raise UnsupportedError(f"{total} bytes with its external files, more than {limits.max_bytes}")
     for tensor in tensors:
         data = _read(tensor, folder)
         tensor.ClearField("external_data")
@@ -68,12 +69,10 @@ def _read(tensor: Any, folder: Path) -> bytes:
     path = _file(entries.get("location", ""), folder, tensor.name)
     offset, length = (_number(entries, key, tensor.name) for key in ("offset", "length"))
     try:
-        with path.open("rb") as file:
-            available = path.stat().st_size - (offset or 0)
-            if (available if length is None else length) != size or available < size:
-                raise OnnxError(f"{tensor.name!r}: its place in {path.name!r} does not hold its {size} bytes")
-            file.seek(offset or 0)
-            data = file.read(size)
+        available = path.stat().st_size - (offset or 0)
+        if (available if length is None else length) != size or available < size:
+            raise OnnxError(f"{tensor.name!r}: its place in {path.name!r} does not hold its {size} bytes")
+        data = read_plain(path, size, offset or 0)
     except OSError as error:
         raise OnnxError(f"{tensor.name!r}: {path}: {error.strerror or error}") from None
     if len(data) != size:

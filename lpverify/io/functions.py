@@ -14,13 +14,15 @@ from lpverify.io.opsets import domain_of, read_opsets
 from lpverify.io.scopes import Names, Scope, Step, Steps
 from lpverify.ops.base import OnnxNode
 
-MAX_STEPS = 100_000  # nodes that the calls in one graph may expand to
-
 _Key: TypeAlias = tuple[str, str, str]
 
 
-def local_functions(proto: Any) -> dict[_Key, Any]:
+def local_functions(proto: Any, max_steps: int) -> dict[_Key, Any]:
     """The model's functions by domain, name and overload.
+
+    Args:
+        proto: The model.
+        max_steps: Nodes that a call may expand to.
 
     Raises:
         OnnxError: A function is defined twice, or calls itself.
@@ -36,7 +38,7 @@ def local_functions(proto: Any) -> dict[_Key, Any]:
         if onnx.defs.has(function.name, key[0]):
             raise UnsupportedError(f"function {function.name!r} is named like a standard operator")
         table[key] = function
-    _check_sizes(table)
+    _check_sizes(table, max_steps)
     return table
 
 
@@ -45,7 +47,7 @@ def key_of(node: Any) -> _Key:
     return domain_of(node), node.op_type, node.overload
 
 
-def _check_sizes(table: Mapping[_Key, Any]) -> None:
+def _check_sizes(table: Mapping[_Key, Any], max_steps: int) -> None:
     """Finds circles and explosions before anything is expanded; a loop, since calls may nest deeply."""
     calls = {key: _calls(function, table) for key, function in table.items()}
     sizes: dict[_Key, int] = {}
@@ -62,8 +64,8 @@ def _check_sizes(table: Mapping[_Key, Any]) -> None:
                     path[inner[position]] = 0
                 continue
             sizes[key] = own + sum(sizes[k] for k in inner)
-            if sizes[key] > MAX_STEPS:
-                raise UnsupportedError(f"function {key[1]!r} expands to more than {MAX_STEPS} nodes")
+            if sizes[key] > max_steps:
+                raise UnsupportedError(f"function {key[1]!r} expands to more than {max_steps} nodes")
             del path[key]
 
 

@@ -14,15 +14,11 @@ import numpy as np
 
 from lpverify.errors import UnsupportedError
 from lpverify.io.element_types import numpy_type
-from lpverify.io.folding import MOVES, names_of
+from lpverify.io.folding import MOVES, WHOLE, names_of
 from lpverify.io.symbols import Symbols
 from lpverify.ops.base import is_whole
 from lpverify.ops.lookup import Lookup
 
-WHOLE = names_of(  # exact on whole numbers
-    "Abs Add BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CumSum Div Max Min Mod Mul Neg ReduceMax",
-    "ReduceMin ReduceProd ReduceSum Sub Sum Xor",
-)
 _CARRY = names_of(  # every element of the result is one of an operand, or of a constant attribute
     "Concat ConstantOfShape DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Reshape",
     "ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where",
@@ -201,7 +197,11 @@ class Table:
 
     def _run(self, key: tuple[int, ...]) -> np.ndarray | None:
         feeds, start = {}, 0
-        for entry, shape in zip(self._session.get_inputs(), self.shapes, strict=True):
+        try:
+            entries = self._session.get_inputs()
+        except Exception:  # noqa: BLE001  (onnxruntime's exception types are its own)
+            return None
+        for entry, shape in zip(entries, self.shapes, strict=True):
             size = prod(shape)
             kind = {"tensor(bool)": "bool"}.get(entry.type, entry.type.removeprefix("tensor(")[:-1])
             feeds[entry.name] = np.array(key[start : start + size]).astype(kind).reshape(shape)

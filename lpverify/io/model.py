@@ -1,19 +1,23 @@
 """A network file as bytes, and what an import makes of it."""
 
+import errno
+import gzip
 import os
+import stat
 import zlib
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import accumulate
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
 from lpverify.errors import InputError, OnnxError
+from lpverify.io.limits import DEFAULT_LIMITS, RATIO_FREE_BYTES, ModelLimits
 from lpverify.network import Network
 from lpverify.ops.execution import OnnxStep
 
-MAX_BYTES = 4 * 2**30
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -95,26 +99,48 @@ class Part:
     outputs: np.ndarray
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
+def read_file(path: str | os.PathLike[str], limits: ModelLimits = DEFAULT_LIMITS) -> bytes:
     """The bytes of a file, unpacked if they are packed with gzip.
 
     Raises:
         InputError: The file can't be read.
-        OnnxError: It is damaged, or too large when unpacked.
+        OnnxError: It is no plain file, damaged, or too large, packed or unpacked.
     """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    if data[:2] != b"\x1f\x8b":
-        return data
-    unpacker = zlib.decompressobj(wbits=31)
+        data = read_plain(path, limits.max_bytes + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > limits.max_bytes:
+        raise OnnxError(f"{path}: more than {limits.max_bytes} bytes")
+    return data if data[:2] != b"\x1f\x8b" else _unpack(data, str(path), limits)
+
+
+def read_plain(path: str | os.PathLike[str], most: int, start: int = 0) -> bytes:
+    """At most so many bytes of a plain file; others may block or never end.
+
+    Raises:
+        OSError, ValueError: It can't be read, or is none.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        file.seek(start)
+        return file.read(min(most, max(status.st_size - start, 0)))
+
+
+def _unpack(data: bytes, path: str, limits: ModelLimits) -> bytes:
+    """All members of a gzip file."""
+    most = min(limits.max_bytes, max(RATIO_FREE_BYTES, limits.max_ratio * len(data)))
+    parts, total = [b""], 0
     try:
-        plain = unpacker.decompress(data, MAX_BYTES)
-    except zlib.error:
-        plain = None
-    if plain is None or not (unpacker.eof or unpacker.unconsumed_tail):
-        raise OnnxError(f"{path}: damaged gzip file")
-    if unpacker.unconsumed_tail:
-        raise OnnxError(f"{path}: more than {MAX_BYTES} bytes when unpacked")
-    return plain
+        with gzip.GzipFile(fileobj=BytesIO(data)) as file:
+            while part := file.read(_CHUNK):
+                parts.append(part)
+                total += len(part)
+                if total > most:
+                    raise OnnxError(f"{path}: more than {most} bytes when unpacked from {len(data)}")
+    except (EOFError, OSError, zlib.error):
+        raise OnnxError(f"{path}: damaged gzip file") from None
+    return b"".join(parts)

@@ -12,8 +12,6 @@ from lpverify.errors import OnnxError, UnsupportedError
 from lpverify.io.scopes import Scope, Step, Steps
 from lpverify.io.symbols import Symbols
 
-MAX_TRIPS = 1000
-
 
 def if_steps(step: Step, symbols: Symbols) -> Steps:
     """The branch that a constant condition takes."""
@@ -109,8 +107,9 @@ class _Iterations:
 
     def once(self, inputs: Sequence[str]) -> Generator[Step, None, list[str]]:
         """One more iteration; returns the leading results."""
-        if self.done == MAX_TRIPS:
-            raise UnsupportedError(f"more than {MAX_TRIPS} iterations")
+        most = self.symbols.budget.limits.max_trips
+        if self.done == most:
+            raise UnsupportedError(f"more than {most} iterations")
         if len(self.body.input) != len(inputs):
             raise OnnxError(f"{self.step.label}: the body does not fit its operands")
         scope = self.step.scope.inner(self.symbols.names.fresh())

@@ -9,6 +9,7 @@ import numpy as np
 from lpverify.errors import OnnxError, UnsupportedError
 from lpverify.io.builder import NetworkBuilder
 from lpverify.io.element_types import NAMES
+from lpverify.io.limits import Budget, ModelLimits
 from lpverify.io.scopes import Names, Scope
 from lpverify.io.tensors import read_sparse, read_tensor
 from lpverify.ops.base import Constant, OnnxNode
@@ -26,6 +27,7 @@ class Symbols:
 
     Attributes:
         names: For new tensors of subgraphs and functions.
+        budget: Of the import.
         constants: Tensors that do not depend on the network's input.
         values: Those that do, as values of `graph`.
         types: Element types of both, as NumPy names them.
@@ -36,15 +38,16 @@ class Symbols:
         steps: The nodes that were translated so far.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, budget: Budget) -> None:
         self.names = names
+        self.budget = budget
         self.constants: dict[str, Constant] = {}
         self.values: dict[str, int] = {}
         self.types: dict[str, str] = {}
         self.skipped: set[str] = set()
         self.untranslated: dict[str, str] = {}
         self.deferred: dict[str, str] = {}
-        self.graph = NetworkBuilder()
+        self.graph = NetworkBuilder(budget)
         self.steps: list[OnnxStep] = []
 
     def known(self, name: str) -> bool:
@@ -147,11 +150,11 @@ class Symbols:
             self._initializer(sparse, sparse.values, read_sparse, scope)
 
     def _initializer(
-        self, tensor: Any, values: Any, read: Callable[[Any, str], np.ndarray], scope: Scope
+        self, tensor: Any, values: Any, read: Callable[[Any, str, ModelLimits], np.ndarray], scope: Scope
     ) -> None:
         name = scope.define(values.name)
         try:
-            self.define(name, read(tensor, values.name), NAMES.get(values.data_type, ""))
+            self.define(name, read(tensor, values.name, self.budget.limits), NAMES.get(values.data_type, ""))
         except UnsupportedError as error:
             self.untranslated[name] = str(error)
 

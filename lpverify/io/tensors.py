@@ -8,14 +8,14 @@ import numpy as np
 
 from lpverify.errors import OnnxError, UnsupportedError
 from lpverify.io.element_types import element_type
+from lpverify.io.limits import DEFAULT_LIMITS, MAX_RANK, ModelLimits
 
-MAX_ELEMENTS = 2**28  # of a value, or of what is computed from constants
-MAX_STORED = 2**31  # elements of a tensor in the file
 EXACT = 2**53  # all whole numbers up to this one are floats
 _BOOL = 9
+_DATA = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
 
-def read_tensor(tensor: Any, name: str) -> np.ndarray:
+def read_tensor(tensor: Any, name: str, limits: ModelLimits = DEFAULT_LIMITS) -> np.ndarray:
     """The array that a TensorProto stands for, in its own type (bfloat16: that of `ml_dtypes`).
 
     Raises:
@@ -30,10 +30,17 @@ def read_tensor(tensor: Any, name: str) -> np.ndarray:
         element_type(tensor.data_type)
     except UnsupportedError as error:
         raise UnsupportedError(f"tensor {name!r}: {error}") from None
-    if prod(tensor.dims) > MAX_STORED or any(d < 0 for d in tensor.dims):
+    if (
+        any(d < 0 for d in tensor.dims)
+        or prod(tensor.dims) > limits.max_stored
+        or len(tensor.dims) > MAX_RANK
+    ):
         raise OnnxError(f"{name!r} has an impossible shape {list(tensor.dims)}")
     if tensor.data_type == _BOOL and tensor.raw_data.strip(b"\0\1"):
         raise OnnxError(f"{name!r} has truth values other than 0 and 1")
+    fields = [f for f in _DATA if getattr(tensor, f)]
+    if len(fields) > 1:
+        raise OnnxError(f"{name!r} has its numbers twice, in {' and '.join(fields)}")
     try:
         array = np.asarray(numpy_helper.to_array(tensor))
     except Exception as error:  # noqa: BLE001  (onnx raises many types on malformed tensors)
@@ -43,13 +50,14 @@ def read_tensor(tensor: Any, name: str) -> np.ndarray:
     return array
 
 
-def read_sparse(sparse: Any, name: str) -> np.ndarray:
+def read_sparse(sparse: Any, name: str, limits: ModelLimits = DEFAULT_LIMITS) -> np.ndarray:
     """The dense array that a SparseTensorProto stands for; raises as `read_tensor`."""
-    values, indices = read_tensor(sparse.values, name), read_tensor(sparse.indices, f"{name} (indices)")
+    values = read_tensor(sparse.values, name, limits)
+    indices = read_tensor(sparse.indices, f"{name} (indices)", limits)
     dims = tuple(sparse.dims)
-    if any(d <= 0 for d in dims):
+    if any(d <= 0 for d in dims) or len(dims) > MAX_RANK:
         raise OnnxError(f"{name!r} has an impossible shape {list(dims)}")
-    if prod(dims) > MAX_ELEMENTS:
+    if prod(dims) > limits.max_elements:
         raise UnsupportedError(f"{name!r} has {prod(dims)} elements")
     if indices.dtype != np.int64 or indices.shape not in ((values.size,), (values.size, len(dims))):
         raise OnnxError(f"{name!r} has malformed indices")

@@ -326,6 +326,13 @@ class GraphBuilder(Protocol):
     def shape(self, value: int) -> tuple[int, ...]:
         """The shape of a value, batch axis of the engines not included."""
 
+    def reserve(self, *sizes: int) -> None:
+        """Asks for an array of these sizes before it is made, where it is larger than operands and result.
+
+        Raises:
+            UnsupportedError: The importer's limits do not allow it.
+        """
+
     def constant(self, operand: Constant, shape: tuple[int, ...]) -> int:
         """Appends a constant value."""
 
@@ -384,6 +391,7 @@ class Registry:
 
 
 REGISTRY = Registry()
+RATIONAL_COST = 256  # array elements that take as long to compute as one number in rationals
 
 
 def importer(

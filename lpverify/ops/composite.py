@@ -46,6 +46,7 @@ def _shares(value: int, graph: GraphBuilder, allowed: np.ndarray | None = None) 
     """
     shape = graph.shape(value)
     axis, n = len(shape) - 1, shape[-1]
+    graph.reserve(*shape, n)
     first, second = np.triu_indices(n, 1)
     pairs = [graph.add(Gather(tuple(map(int, i)), axis, shape), [value]) for i in (second, first)]
     differences = graph.add(Combine((1, -1)), pairs)

@@ -97,11 +97,19 @@ def convolved(
     if weight.shape[1] * groups != shape[1] or weight.ndim != len(shape):
         raise ValueError(f"weights {weight.shape}")
     window = window_of(node, weight.shape[2:], shape[2:])
+    _reserve_padded(window, shape, graph)
     offset = error = None
     if bias is not None:
         offset = np.asarray(bias.array, np.float64).reshape(-1, *(1,) * (weight.ndim - 2))
         error = np.abs(offset) * bias.error if bias.error else None
     return graph.add(Conv(weight, window, groups, shape, offset, kernel.error, error), [value])
+
+
+def _reserve_padded(window: Window, shape: tuple[int, ...], graph: GraphBuilder) -> None:
+    """Asks for the value with zeros around it, and for as many kernel positions."""
+    sizes = zip(window.before, shape[2:], window.after, strict=True)
+    graph.reserve(*shape[:2], *(b + n + a for b, n, a in sizes))
+    graph.reserve(shape[1], *window.kernel)
 
 
 def pool_window(node: OnnxNode, size: tuple[int, ...]) -> Window:
@@ -141,6 +149,7 @@ def ceil_pads(node: OnnxNode, window: Window, size: tuple[int, ...]) -> Window:
 def window_sum(value: int, window: Window, graph: GraphBuilder) -> int:
     """Sums over windows of each channel, zeros around the value."""
     shape = graph.shape(value)
+    _reserve_padded(window, shape, graph)
     ones = np.ones((shape[1], 1, *window.kernel))
     return graph.add(Conv(ones, window, shape[1], shape), [value])
 
@@ -185,6 +194,7 @@ def max_pool(node: OnnxNode, graph: GraphBuilder) -> int:
     window = ceil_pads(node, pool_window(node, shape[2:]), shape[2:])
     if any(window.before + window.after):
         return _padded_max_pool(value, window, graph)
+    graph.reserve(*window.kernel)
     views = window.views(shape[2:])
     return maximum([_view(value, view, graph) for view in views], graph)
 
@@ -209,6 +219,7 @@ def _pool_axis(value: int, axis: int, window: Window, graph: GraphBuilder) -> in
     kernel, step, dilation = window.kernel[axis], window.stride[axis], window.dilation[axis]
     count = (size + window.before[axis] + window.after[axis] - dilation * (kernel - 1) - 1) // step + 1
     positions = []
+    graph.reserve(kernel, kernel, count)
     for k in range(kernel):
         indices = []
         for i in range(count):
@@ -235,6 +246,7 @@ def col2im(node: OnnxNode, graph: GraphBuilder) -> int:
     if rows % size or prod(places) != columns or min(places) < 1:
         raise ValueError(f"{rows} by {columns} elements for blocks of {block} in {image}")
     channels = rows // size
+    graph.reserve(rows, size)
     weight = np.tile(np.eye(size), (channels, 1)).reshape(rows, 1, *block)
     shape = (count, rows, *places)
     op = ConvTranspose(weight, window, channels, shape, image)

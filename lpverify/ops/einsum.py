@@ -79,6 +79,7 @@ class _Sums:
         """The operand with its axes in this order, broadcast to their lengths, under another shape."""
         order = tuple(term.axes.index(a) for a in axes)
         full = [self.sizes[a] for a in axes]
+        self.graph.reserve(*full)
         if isinstance(term.operand, Constant):
             array = np.broadcast_to(np.transpose(term.operand.array, order), full)
             return replace(term.operand, array=array.reshape(shape))

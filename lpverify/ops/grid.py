@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lpverify.errors import UnsupportedError
-from lpverify.ops.base import GraphBuilder, OnnxNode, importer
+from lpverify.ops.base import RATIONAL_COST, GraphBuilder, OnnxNode, importer
 from lpverify.ops.linear import ROUNDING, Combine, Scale
 from lpverify.ops.select import pick
 
@@ -22,6 +22,7 @@ Taps = list[tuple[int, Fraction]]  # elements of an axis, -1 for none, with thei
 
 MODES = {"bilinear": "linear", "linear": "linear", "nearest": "nearest", "bicubic": "cubic", "cubic": "cubic"}
 CUBIC = Fraction(-3, 4)
+FARTHEST = 2.0**20  # coordinate; beyond it other implementations overflow
 DOUBT = Fraction(1, 2**10)  # elements that a rounded position may be off by
 
 
@@ -127,6 +128,9 @@ def grid_sample(node: OnnxNode, graph: GraphBuilder) -> int:
         raise UnsupportedError(f"mode={mode} with {padding} padding, or a computed grid, is not supported")
     corners = bool(node.attribute("align_corners", 0))
     lines = [_Line(n, MODES[mode], padding, corners) for n in sizes]
+    if (np.abs(grid.array) > FARTHEST).any():
+        raise UnsupportedError("a grid with coordinates far outside: implementations differ")
+    graph.reserve(grid.array.size, RATIONAL_COST)
     flat = grid.array.reshape(count, -1, len(sizes))
     points = [_points(lines, part) for part in flat]
     shape = (count, channels, *grid.array.shape[1:-1])

@@ -47,6 +47,7 @@ def _winner(value: int, last: bool, is_whole: bool, graph: GraphBuilder) -> int:
     n = shape[-1]
     if n == 1:
         return graph.constant(Constant(np.ones(shape)), shape)
+    graph.reserve(n, n * (n - 1) // 2)
     first, second = np.triu_indices(n, 1)
     weight = np.zeros((n, len(first)))
     weight[first, np.arange(len(first))] = -1

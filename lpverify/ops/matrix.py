@@ -20,6 +20,7 @@ from lpverify.ops.shape import Transpose, broadcast_to, reshape_to
 def multiply_matrix(value: int, constant: Constant, left: bool, graph: GraphBuilder) -> int:
     """`constant @ value` with `left`, else `value @ constant`, by ONNX's rule for vectors and stacks."""
     if not left and constant.array.ndim == 2:
+        graph.reserve(*graph.shape(value)[:-1], constant.array.shape[1])
         return graph.add(dense_or_sparse(constant.array.T, None, constant.error), [value])
     return _stacked(value, constant, left, graph)
 
@@ -57,6 +58,7 @@ def matrix_product(first: int, second: int, graph: GraphBuilder) -> int:
     shapes = graph.shape(first), graph.shape(second)
     if not all(shapes):
         raise UnsupportedError("a matrix product of a scalar")
+    graph.reserve(*np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2]), *shapes[0][-2:-1], shapes[1][-1])
     vectors = len(shapes[0]) == 1, len(shapes[1]) == 1
     first = reshape_to(first, (1, *shapes[0]), graph) if vectors[0] else first
     second = reshape_to(second, (*shapes[1], 1), graph) if vectors[1] else second

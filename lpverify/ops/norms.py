@@ -93,6 +93,7 @@ def lrn(node: OnnxNode, graph: GraphBuilder) -> int:
         for name, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
     )
     value, size = node.value(), node.attribute("size")
+    graph.reserve(graph.shape(value)[1], graph.shape(value)[1])
     channels = np.arange(graph.shape(value)[1])
     ahead = channels[None] - channels[:, None]
     near = (ahead >= -floor((size - 1) / 2)) & (ahead <= size - 1 - floor((size - 1) / 2))

@@ -102,6 +102,8 @@ def clip_value(value: int, low: Constant | None, high: Constant | None, graph: G
 @importer("Clip", 6, 11, 12, 13, whole=True)
 def clip(node: OnnxNode, graph: GraphBuilder) -> int:
     """Clamp between constants, given as attributes or inputs."""
+    if any(isinstance(o, Constant) and o.array.size != 1 for o in node.operands[1:]):
+        raise UnsupportedError("an end that is no scalar")
     ends: list[Constant | None] = []
     for index, name, sign in ((1, "min", -1), (2, "max", 1)):
         end, number = node.optional(index), node.attribute(name)

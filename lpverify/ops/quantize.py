@@ -54,7 +54,7 @@ def granular(parameter: np.ndarray, shape: tuple[int, ...], axis: int, block: in
         return parameter.reshape(())
     axis = axis % len(shape)
     if block:
-        parameter = np.repeat(parameter, block, axis).take(range(shape[axis]), axis)
+        parameter = parameter.take(np.arange(shape[axis]) // block, axis)
     elif parameter.ndim == 1:
         parameter = parameter.reshape([-1 if i == axis else 1 for i in range(len(shape))])
     if np.broadcast_shapes(parameter.shape, shape) != shape:

@@ -16,7 +16,7 @@ import numpy as np
 from lpverify.errors import UnsupportedError
 from lpverify.interval import Array, namespace
 from lpverify.kernels.convolution import Window, convolve, convolve_adjoint
-from lpverify.ops.base import AffineOp, Constant, GraphBuilder, OnnxNode, importer
+from lpverify.ops.base import RATIONAL_COST, AffineOp, Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.linear import ROUNDING, Scale, shift
 from lpverify.ops.shape import Gather, Pad
 
@@ -134,6 +134,8 @@ def _transposed_pads(
     """Pads before and after each axis, from `pads`, `auto_pad` or `output_shape`."""
     rank = len(size)
     auto, given = _text(node, "auto_pad", "NOTSET"), node.attribute("output_shape")
+    if auto not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise UnsupportedError(f"auto_pad={auto}")
     if given is None and auto not in ("SAME_UPPER", "SAME_LOWER"):
         pads = node.attribute("pads", (0,) * 2 * rank) if auto == "NOTSET" else (0,) * 2 * rank
         return list(zip(pads[:rank], pads[rank:], strict=True))
@@ -279,6 +281,7 @@ def resample_axis(value: int, axis: int, rows: Sequence[dict[int, Fraction]], gr
         chosen = tuple(next(iter(row)) for row in rows)
         same = chosen == tuple(range(shape[axis]))
         return value if same else graph.add(Gather(chosen, axis, shape), [value])
+    graph.reserve(len(rows), shape[axis])
     weight = np.zeros((len(rows), shape[axis]))
     exact = True
     for target, row in enumerate(rows):
@@ -326,8 +329,9 @@ def _resize(node: OnnxNode, graph: GraphBuilder, rule: _Rule, axes: dict[int, _A
     inside = np.ones(graph.shape(value)[:0])
     for k, size in enumerate(graph.shape(value)):
         axis = axes.get(k, _Axis(Fraction(1), Fraction(size), Fraction(size)))
-        if axis.length < 1 or axis.length > 2**20:
+        if axis.length < 1:
             raise UnsupportedError(f"an axis of {axis.length} elements")
+        graph.reserve(int(axis.length), RATIONAL_COST)
         if k in axes:
             value = resample_axis(value, k, rule.rows(axis), graph)
         covered = [0 <= x < axis.size - 1 or x == axis.size - 1 for x in rule.coordinates(axis)]
@@ -342,6 +346,8 @@ def _resize(node: OnnxNode, graph: GraphBuilder, rule: _Rule, axes: dict[int, _A
 def upsample(node: OnnxNode, graph: GraphBuilder) -> int:
     """Resize from the corners of elements, nearest below or linear."""
     scales = _floats(node.optional(1)) or [Fraction(v) for v in node.attribute("scales")]
+    if _text(node, "mode", "nearest") not in ("nearest", "linear"):
+        raise UnsupportedError(f"mode={_text(node, 'mode', '')} is not supported")
     rule = _Rule(_text(node, "mode", "nearest"), "asymmetric", "floor", Fraction(0), False)
     return _resize(node, graph, rule, dict(enumerate(_scaled(graph.shape(node.value()), scales))))
 

@@ -24,6 +24,7 @@ def cum_sum(node: OnnxNode, graph: GraphBuilder) -> int:
     """Sums of all elements up to each one along an axis."""
     axis, exclusive = _axis(node, graph), int(node.attribute("exclusive", 0))
     size = graph.shape(node.value())[axis]
+    graph.reserve(size, size)
     weight = np.tril(np.ones((size, size)), -exclusive)
     weight = np.ascontiguousarray(weight.T) if node.attribute("reverse", 0) else weight
     terms = max(size - exclusive, 1)

@@ -328,6 +328,8 @@ def take_range(value: int, axis: int, chosen: range, graph: GraphBuilder) -> int
         raise UnsupportedError("the result is empty")
     if chosen == range(have[axis]):
         return value
+    if min(chosen[0], chosen[-1]) < 0 or max(chosen[0], chosen[-1]) >= have[axis]:
+        raise ValueError(f"elements {chosen} of an axis of {have[axis]}")
     if chosen.step < 0:
         return graph.add(Gather(tuple(chosen), axis, have), [value])
     starts, steps, shape = [0] * len(have), [1] * len(have), list(have)

@@ -103,7 +103,7 @@ def test_sizes_that_are_open_count_as_one() -> None:
     [
         ([1, -3], OnnxError, "negative size"),
         ([1, 0], UnsupportedError, "no elements"),
-        ([2**40, 2**40], OnnxError, "the inputs have [0-9]+ elements"),
+        ([2**40, 2**40], UnsupportedError, "elements, more than"),
         (None, UnsupportedError, "has no shape"),
     ],
 )
@@ -234,8 +234,8 @@ def test_all_results_of_one_type_are_whole() -> None:
     nodes = [node("Split", ["x"], ["a", "b"], num_outputs=2), node("Sqrt", ["b"], ["y"])]
     refused(
         model_proto(graph_proto(nodes, {"x": (TensorProto.INT32, [2])}, {"y": FLOAT})),
-        UnsupportedError,
-        "whole",
+        OnnxError,
+        "unsupported type: tensor\\(int32\\)",
     )
 
 
