@@ -4,8 +4,8 @@ Bounds on single inputs become ends of boxes; only disjunctions that contain suc
 else stays a formula.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from lpverify.presolve import Ends, propagate_ends
@@ -21,12 +21,17 @@ class Draft:
     """A case under construction: exact input ends, and what is not about single inputs.
 
     Attributes:
+        ends: Closed; None where there is none.
+        pending: Parts that are still to be looked at.
+        rest: What the ends do not say.
+        strict: Strict atoms among those that became ends.
         forks: Disjunctions that it comes from.
     """
 
     ends: Ends
     pending: list[Formula]
     rest: list[Formula]
+    strict: list[Atom] = field(default_factory=list)
     forks: int = 0
 
     @property
@@ -34,9 +39,45 @@ class Draft:
         """How many there may be for this one to fork."""
         return MOST_COMBINED if self.forks else MAX_CASES
 
+    def pointless(self) -> bool:
+        """Whether strict atoms exclude the only number between two ends."""
+        for atom in self.strict:
+            variable, factor = atom.terms[0]
+            low, high = self.ends[variable]
+            if low is None or high is None or less(low, high):
+                continue
+            if Fraction(factor) * Fraction(low) >= Fraction(atom.bound):
+                return True
+        return False
 
-def split_cases(formula: Formula, inputs: int) -> Iterator[Draft]:
-    """Moves bounds on single inputs into boxes; forks at disjunctions that contain such bounds."""
+    def take(self, atom: Atom, applied: bool) -> None:
+        """Notes an atom, which was applied to the ends or not."""
+        if not applied:
+            self.rest.append(atom)
+            return
+        if atom.strict:
+            self.strict.append(atom)
+        if _empty(self.ends, atom):
+            self.pending.clear()
+
+    def fork(self, child: Formula) -> "Draft":
+        """The case in which a disjunction holds by one of its alternatives."""
+        rest, strict = list(self.rest), list(self.strict)
+        return Draft(dict(self.ends), [*self.pending, child], rest, strict, self.forks + 1)
+
+
+def _always(atom: Atom) -> bool:
+    return True
+
+
+def split_cases(formula: Formula, inputs: int, exact: Callable[[Atom], bool] = _always) -> Iterator[Draft]:
+    """Moves bounds on single inputs into boxes; forks at disjunctions that contain such bounds.
+
+    Args:
+        formula: Of the query.
+        inputs: Their number.
+        exact: Which atoms may become ends.
+    """
     stack, count = [Draft({}, [formula], [])], 1
     while stack:
         draft = stack.pop()
@@ -46,10 +87,7 @@ def split_cases(formula: Formula, inputs: int) -> Iterator[Draft]:
             if isinstance(part, And):
                 draft.pending.extend(reversed(part.children))
             elif isinstance(part, Atom):
-                if not _tighten(draft.ends, part, inputs):
-                    draft.rest.append(part)
-                elif _empty(draft.ends, part):
-                    draft.pending.clear()
+                draft.take(part, exact(part) and _tighten(draft.ends, part, inputs))
             elif len(part.children) == 1:
                 draft.pending.append(part.children[0])
             elif part.children and count < draft.most_cases and _bounds_inputs(part, inputs):
@@ -57,21 +95,25 @@ def split_cases(formula: Formula, inputs: int) -> Iterator[Draft]:
             else:
                 draft.rest.append(part)
         if fork is None:
+            draft.rest += [Or(())] if draft.pointless() else []
             yield draft
             continue
         count += len(fork.children) - 1
-        stack.extend(
-            Draft(dict(draft.ends), [*draft.pending, child], list(draft.rest), draft.forks + 1)
-            for child in reversed(fork.children)
-        )
+        stack.extend(draft.fork(child) for child in reversed(fork.children))
 
 
-def drafts_of(query: Query) -> list[Draft]:
-    """All cases, their ends tightened by the linear constraints on inputs."""
-    drafts = list(split_cases(query.formula, query.inputs))
+def drafts_of(query: Query, exact: Callable[[Atom], bool] = _always) -> list[Draft]:
+    """All cases, their ends tightened by the linear constraints on inputs.
+
+    Args:
+        query: With inputs that are left after merging.
+        exact: Which atoms mean what they say; rounded arithmetic fulfils others beyond the ends they imply.
+    """
+    drafts = list(split_cases(query.formula, query.inputs, exact))
     if len(drafts) <= MOST_PROPAGATED:
         for draft in drafts:
-            propagate_ends(draft.ends, draft.rest, query.inputs)
+            parts = [part for part in draft.rest if isinstance(part, Atom) and exact(part)]
+            propagate_ends(draft.ends, parts, query.inputs)
     return drafts
 
 

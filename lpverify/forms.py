@@ -14,20 +14,29 @@ from lpverify.ops.bilinear import Multiply
 from lpverify.ops.elementary import Power, Square
 from lpverify.ops.linear import Linear, dense_or_sparse
 from lpverify.ops.shape import Concat, Gather
-from lpverify.query import Atom, Number, Query, float_below
+from lpverify.query import Atom, Number, Query, float_above, float_below
 
 MOST_TINY, MOST_HUGE = 1e-290, 1e290  # coefficients rounded to floats beyond these have no relative error
 
 
 class Forms:
-    """Numbers the distinct left-hand sides of atoms."""
+    """Numbers the distinct left-hand sides of atoms.
+
+    Attributes:
+        index: The number of each.
+        sizes: Where atoms have arithmetic, the largest of their sizes.
+    """
 
     def __init__(self) -> None:
         self.index: dict[tuple[tuple[int, Number], ...], int] = {}
+        self.sizes: dict[int, float] = {}
 
     def number(self, atom: Atom) -> int:
         """Of the atom's left-hand side."""
-        return self.index.setdefault(atom.terms, len(self.index))
+        row = self.index.setdefault(atom.terms, len(self.index))
+        if atom.size is not None:
+            self.sizes[row] = max(self.sizes.get(row, 0.0), float_above(atom.size))
+        return row
 
 
 def append_forms(network: Network, forms: Forms, query: Query) -> Network:

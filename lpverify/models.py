@@ -85,9 +85,12 @@ class Models:
         yield from (f"no model for network {d.name}" for d in free if d.name not in self.sources)
         yield from (f"declares no network {name}" for name in self.sources if name not in declared)
         for name, source in self.sources.items():
-            other = self.sources.get(declared[name].equal_to) if name in declared else None
-            if name in declared and declared[name].equal_to and not (other and _same(source, other)):
-                yield f"network {name} is declared equal to {declared[name].equal_to}, but has another model"
+            origin = name
+            while origin in declared and declared[origin].equal_to:
+                origin = declared[origin].equal_to
+            other = self.sources.get(origin, source)
+            if origin != name and not _same(source, other):
+                yield f"network {name} is declared equal to {origin}, but has another model"
 
 
 def _same(first: Source, second: Source) -> bool:

@@ -30,40 +30,50 @@ SWEEPS = 3
 MOST_TERMS = 20_000  # of the constraints that are propagated
 
 
-def merge_equal_inputs(query: Query) -> tuple[Query, np.ndarray | None]:
+def merge_equal_inputs(
+    query: Query, exact: Callable[[Atom], bool] = lambda atom: True
+) -> tuple[Query, np.ndarray | None]:
     """The query with one input for each set of inputs that it makes equal.
+
+    Args:
+        query: Any.
+        exact: Which atoms may be relied on; see `cases.drafts_of`.
 
     Returns:
         The query, and for each old input the new one; None when there are no equal ones.
     """
-    parent = _equalities(query)
+    parent = _equalities(query, exact)
     if parent is None:
         return query, None
     roots = sorted({_root(parent, i) for i in range(query.inputs)})
     position = {root: k for k, root in enumerate(roots)}
     merged = np.array([position[_root(parent, i)] for i in range(query.inputs)], np.int64)
-    shift = len(roots) - query.inputs
+    shift, known = len(roots) - query.inputs, query.inputs + query.outputs
+    distinct: dict[tuple[int, ...], int] = {}  # products of equal inputs are equal
 
     def renamed(variable: int) -> int:
-        return int(merged[variable]) if variable < query.inputs else variable + shift
+        if variable < query.inputs:
+            return int(merged[variable])
+        return variable + shift if variable < known else known + shift + places[variable - known]
 
     def rule(atom: Atom) -> Formula:
         return _substituted(atom, renamed)
 
-    monomials = tuple(tuple(sorted(map(renamed, factors))) for factors in query.monomials)
+    products = [tuple(sorted(map(renamed, factors))) for factors in query.monomials]
+    places = [distinct.setdefault(factors, len(distinct)) for factors in products]
     formula = map_atoms(query.formula, rule)
-    return replace(query, inputs=len(roots), formula=formula, monomials=monomials), merged
+    return replace(query, inputs=len(roots), formula=formula, monomials=tuple(distinct)), merged
 
 
-def _equalities(query: Query) -> dict[int, int] | None:
-    """A forest of equal inputs, None if there are none."""
+def _equalities(query: Query, exact: Callable[[Atom], bool]) -> dict[int, int] | None:
+    """A forest of equal inputs, None if there are none; strict atoms count, they are false then."""
     seen: set[tuple[int, int]] = set()
     parent: dict[int, int] = {}
     for part in conjuncts(query.formula):
-        if not isinstance(part, Atom) or len(part.terms) != 2 or part.strict or part.bound:
+        if not isinstance(part, Atom) or len(part.terms) != 2 or part.bound:
             continue
         (i, c), (j, d) = part.terms
-        if j >= query.inputs or Fraction(c) != -Fraction(d):
+        if j >= query.inputs or Fraction(c) != -Fraction(d) or not exact(part):
             continue
         below, above = (i, j) if c > 0 else (j, i)
         seen.add((below, above))
@@ -87,7 +97,7 @@ def _substituted(atom: Atom, renamed: Callable[[int], int]) -> Formula:
     for variable, factor in atom.terms:
         name = renamed(variable)
         totals[name] = Fraction(totals[name]) + Fraction(factor) if name in totals else factor
-    return normal_atom(totals, atom.bound, atom.strict)
+    return normal_atom(totals, atom.bound, atom.strict, atom.size)
 
 
 def propagate_ends(ends: Ends, parts: Sequence[Formula], inputs: int) -> None:

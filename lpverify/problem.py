@@ -20,7 +20,7 @@ from lpverify.forms import Forms, append_forms
 from lpverify.interval import Box, round_down, round_up
 from lpverify.network import Network, Node
 from lpverify.ops.shape import Gather
-from lpverify.presolve import merge_equal_inputs
+from lpverify.presolve import Ends, merge_equal_inputs
 from lpverify.query import Atom, Number, Query, float_above, float_below, less
 from lpverify.simplify import simplify
 from lpverify.sums import without_sums
@@ -38,9 +38,12 @@ class Range:
 
     def box(self) -> Box:
         """The smallest float64 box that contains it."""
+        return Box(*self.outward())
+
+    def outward(self) -> tuple[np.ndarray, np.ndarray]:
+        """Its ends, rounded outward."""
         lower = np.array([float_below(v) for v in self.lower])
-        upper = np.array([float_above(v) for v in self.upper])
-        return Box(lower, upper)
+        return lower, np.array([float_above(v) for v in self.upper])
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,10 @@ def compile_problem(network: Network, query: Query, typed: Typed | None = None) 
             f"{query.path}: declares {query.inputs} inputs and {query.outputs} outputs, "
             f"the network has {network.input_size} and {outputs}"
         )
-    reduced, merged = merge_equal_inputs(query if typed is not None else without_sums(network, query))
+    reduced, merged, drafts = _reduced(network, query, typed)
     typed = None if typed is None else typed.merged(merged, reduced.inputs)
     forms, ends = Forms(), _Ends(query, merged, typed)
-    cases, notes = _merge_cases(drafts_of(reduced), forms, ends)
+    cases, notes = _merge_cases(drafts, forms, ends)
     if merged is not None:
         network = _with_shared_inputs(network, merged, reduced.inputs)
     if typed is None and network.ranked is not None and _only_order(cases, forms, reduced):
@@ -167,9 +170,19 @@ def compile_problem(network: Network, query: Query, typed: Typed | None = None) 
         network = typed.execute(network, _hull(cases), 0 if merged is None else 1)
     network = append_forms(network, forms, reduced)
     if typed is not None and cases:
-        largest = max(float(np.abs(case.bounds).max(initial=0.0)) for case in cases)
-        network = typed.with_noise(network, forms, reduced, _hull(cases), largest)
+        network = typed.with_noise(network, forms, reduced, _hull(cases), _largest(cases, forms))
     return Problem(simplify(network), cases, query, notes, merged, tuple(ends.missing))
+
+
+def _reduced(
+    network: Network, query: Query, typed: Typed | None
+) -> tuple[Query, np.ndarray | None, list[Draft]]:
+    """The query without what follows from itself, see `merge_equal_inputs`; and its cases."""
+    if typed is None:
+        reduced, merged = merge_equal_inputs(without_sums(network, query))
+        return reduced, merged, drafts_of(reduced)
+    reduced, merged = merge_equal_inputs(query, typed.exact)
+    return reduced, merged, drafts_of(reduced, typed.merged(merged, reduced.inputs).exact)
 
 
 def _with_shared_inputs(network: Network, merged: np.ndarray, inputs: int) -> Network:
@@ -185,6 +198,16 @@ def _hull(cases: Sequence[Case]) -> Box:
     """The box around all cases."""
     lower = np.min([case.box.lower for case in cases], axis=0)
     return Box(lower, np.max([case.box.upper for case in cases], axis=0))
+
+
+def _largest(cases: Sequence[Case], forms: Forms) -> np.ndarray:
+    """For each form the size of the largest constant that it is compared with."""
+    sizes = np.zeros(max(len(forms.index), 1))
+    for case in cases:
+        np.maximum.at(sizes, case.forms, np.abs(case.bounds))
+    for row, size in forms.sizes.items():
+        sizes[row] = max(sizes[row], size)
+    return sizes
 
 
 def _only_order(cases: Sequence[Case], forms: Forms, query: Query) -> bool:
@@ -231,6 +254,16 @@ class _Ends:
             low = -WINDOW if high is None else Fraction(high) - WINDOW
         return low, Fraction(low) + 2 * WINDOW if high is None else high
 
+    def empty(self, ends: Ends) -> bool:
+        """Whether some input has an upper end below its lower one, whatever the two are rounded to."""
+        for i, (low, high) in ends.items():
+            if low is not None and high is not None and less(high, low):
+                whole = self.typed is None or self.typed.whole[i]
+                slack = 0.0 if whole or self.typed is None else self.typed.slack(low) + self.typed.slack(high)
+                if slack < np.inf and Fraction(low) - Fraction(high) > Fraction(slack):
+                    return True
+        return False
+
     def range(self, lower: Sequence[Number], upper: Sequence[Number]) -> Range:
         """The ends of all inputs of the query."""
         places = self.merged.tolist()
@@ -238,13 +271,13 @@ class _Ends:
 
     def box(self, lower: Sequence[Number], upper: Sequence[Number]) -> Box:
         """The smallest float64 box that contains them, and what they are rounded to."""
-        box = Range(tuple(lower), tuple(upper)).box()
+        low, high = Range(tuple(lower), tuple(upper)).outward()
         if self.typed is None or self.typed.dtype is None:
-            return box
+            return Box(low, high)
         below, above = (np.array([self.typed.slack(v) for v in ends]) for ends in (lower, upper))
         floats = ~self.typed.whole[: len(lower)]
-        lowest = np.where(floats & (below > 0), round_down(box.lower - below), box.lower)
-        return Box(lowest, np.where(floats & (above > 0), round_up(box.upper + above), box.upper))
+        lowest = np.where(floats & (below > 0), round_down(low - below), low)
+        return Box(lowest, np.where(floats & (above > 0), round_up(high + above), high))
 
     def bound(self, atom: Atom) -> float:
         """A float not below the atom's right-hand side, nor below what that is rounded to."""
@@ -266,16 +299,16 @@ def _merge_cases(
     index: dict[Atom, int] = {}
 
     def number(atom: Atom) -> int:
+        forms.number(atom)  # each, as equal ones may differ in size
         if atom not in index:
             index[atom] = len(atoms)
             atoms.append(atom)
-            forms.number(atom)
         return index[atom]
 
     dropped = 0
     for draft in drafts:
-        key = ends.complete(draft)
-        if any(less(u, l) for l, u in zip(*key, strict=True)):
+        key = None if ends.empty(draft.ends) else ends.complete(draft)
+        if key is None or ends.empty(dict(enumerate(zip(*key, strict=True)))):
             dropped += 1
             continue
         condition = (

@@ -6,7 +6,7 @@ row-major order. All numbers are exact (`Decimal` from the text, no rounding).
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from math import inf, isinf, nextafter, prod
@@ -46,11 +46,17 @@ def float_above(number: Number) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """`sum coefficient * variable <= bound` (`<` when strict); `terms` sorted by variable, no zeros."""
+    """`sum coefficient * variable <= bound` (`<` when strict); `terms` sorted by variable, no zeros.
+
+    Attributes:
+        size: Where the query has arithmetic, the sum of the sizes of its constants; None where it compares
+            a variable with a constant or variable as they are. Atoms that differ in it alone are equal.
+    """
 
     terms: tuple[tuple[int, Number], ...]
     bound: Number
     strict: bool = False
+    size: Number | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,8 @@ class Query:
             variables listed by `monomials[i]`, sorted, at least two of them, repeated for powers.
         networks: What is declared; empty for version 1, which declares X and Y of one network.
         version: Of VNN-LIB.
+        delicate: Whether the forms of the formula do not tell how far rounding may take the arithmetic that
+            the file has, see `io.vnnlib_terms`.
         remarks: Where the file departs from the standard's letter, with line and column.
     """
 
@@ -134,6 +142,7 @@ class Query:
     monomials: tuple[tuple[int, ...], ...] = ()
     networks: tuple[Declaration, ...] = ()
     version: str = "1.0"
+    delicate: bool = False
     remarks: tuple[str, ...] = ()
 
     @property
@@ -179,11 +188,13 @@ def atoms(formula: Formula) -> Iterator[Atom]:
             stack.extend(reversed(top.children))
 
 
-def normal_atom(terms: Mapping[int, Number], bound: Number, strict: bool) -> Formula:
+def normal_atom(
+    terms: Mapping[int, Number], bound: Number, strict: bool, size: Number | None = None
+) -> Formula:
     """The atom of these terms; true or false where they are all zero."""
     left = tuple(sorted((variable, factor) for variable, factor in terms.items() if factor))
     if left:
-        return Atom(left, bound, strict)
+        return Atom(left, bound, strict, size)
     return And(()) if less(0, bound) or (not strict and not less(bound, 0)) else Or(())
 
 

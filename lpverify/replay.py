@@ -73,10 +73,11 @@ class Replayer:
             return None
         values: list[Number | float] = [*x, *outputs.tolist()]
         values += [prod(Fraction(values[v]) for v in m) for m in self.problem.query.monomials]
+        seen: list[Number | float] = [*inputs.tolist(), *outputs.tolist()]
 
         def true(atom: int) -> bool:
             other = self.rounded.get(atom)
-            return atom_holds(self.atoms[atom], values) and (other is None or atom_holds(other, values))
+            return atom_holds(self.atoms[atom], values) and (other is None or atom_holds(other, seen))
 
         return Witness(tuple(x), inputs, outputs) if self.condition.fold(true, all, any) else None
 

@@ -6,7 +6,8 @@ variable: as the decimal, or as the nearest float32 number. Proofs cover both; s
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from lpverify.forms import Forms
 from lpverify.interval import Box
 from lpverify.network import Network, repeat
 from lpverify.ops.linear import Linear, SparseLinear
-from lpverify.query import Number, Query
+from lpverify.query import Atom, Number, Query, float_above, negate
 
 ROUNDINGS = 16  # of one term, with a wide margin: products, sums in any order, fused or not
 
@@ -40,7 +41,8 @@ class Typed:
         """How far the number may be from what it is rounded to, with a margin."""
         if self.dtype is None:
             return 0.0
-        info, value = np.finfo(self.dtype), float(number)
+        info = float_info(self.dtype)
+        value = -float_above(negate(number)) if number < 0 else float_above(number)
         with np.errstate(over="ignore"):
             nearest = float(self.dtype(value))
         if nearest == value and value == number:
@@ -55,7 +57,13 @@ class Typed:
         np.logical_and.at(whole, merged, self.whole[: len(merged)])
         return replace(self, whole=np.concatenate([whole, self.whole[len(merged) :]]))
 
-    def with_noise(self, network: Network, forms: Forms, query: Query, box: Box, largest: float) -> Network:
+    def exact(self, atom: Atom) -> bool:
+        """Whether the comparison needs no arithmetic on floats: it means the same in the types."""
+        return not self._rounded(atom.terms, bool(atom.bound), atom.size is not None)
+
+    def with_noise(
+        self, network: Network, forms: Forms, query: Query, box: Box, largest: np.ndarray
+    ) -> Network:
         """Lets the forms that need arithmetic be off by what its rounding may do.
 
         Args:
@@ -63,36 +71,66 @@ class Typed:
             forms: Of the query.
             query: Of which the forms' variables are.
             box: All inputs, of the network.
-            largest: Size of the largest constant that forms are compared with.
+            largest: For each form the size of the largest constant that it is compared with.
         """
-        rows = [row for terms, row in forms.index.items() if self._rounded(terms, query, largest)]
+        rows = [
+            row
+            for terms, row in forms.index.items()
+            if self._rounded(terms, largest[row] > 0, row in forms.sizes)
+        ]
         if not rows or self.dtype is None:
             return network
         node = network.nodes[network.output]
         assert isinstance(node.op, (Linear, SparseLinear))
         operand = _boxes(network, box)[node.inputs[0]]
-        size = node.op.magnitude(np.maximum(np.abs(operand.lower), np.abs(operand.upper)))[0]
-        info = np.finfo(self.dtype)
+        size = node.op.magnitude(operand.magnitude)[0]
+        peak = _peaks(operand.magnitude[0], forms, query)
+        info = float_info(self.dtype)
         lengths = np.array([len(terms) + sum(_degree(v, query) for v, _ in terms) for terms in forms.index])
         noise = np.zeros(node.shape)
-        factor = ROUNDINGS * (lengths[rows] + 4.0)
-        noise[rows] = factor * (float(info.eps) * (size[rows] + largest) + float(info.tiny))
-        noise = np.where(np.isfinite(noise), noise, np.inf)
+        with np.errstate(over="ignore", invalid="ignore"):
+            errors = float(info.eps) * (size + largest)[rows] + float(info.tiny) * peak[rows]
+            errors = ROUNDINGS * (lengths[rows] + 4.0) * errors
+        known = np.isfinite(errors) & (peak[rows] < 0.25 * float(info.max))
+        noise[rows] = np.where(known, errors, np.inf)
         op = replace(node.op, offset=np.zeros(node.shape), offset_error=noise)
         nodes = (*network.nodes[: network.output], replace(node, op=op))
         return replace(network, nodes=nodes)
 
-    def _rounded(self, terms: tuple[tuple[int, Number], ...], query: Query, largest: float) -> bool:
+    def _rounded(self, terms: tuple[tuple[int, Number], ...], shifted: bool, computed: bool) -> bool:
         """Whether the comparison needs arithmetic on floats; that of two variables alone does not."""
         if any(v >= len(self.whole) for v, _ in terms):
             return True
-        factors = [Fraction(c) for _, c in terms]
-        plain = (
-            abs(factors[0]) == 1
-            if len(terms) == 1
-            else largest == 0.0 and factors == [-factors[-1], factors[-1]]
-        )
-        return not (plain or all(self.whole[v] for v, _ in terms))
+        factors = [c for _, c in terms]
+        plain = factors in ([1], [-1]) or (not shifted and factors in ([1, -1], [-1, 1]))
+        return (computed or not plain) and not all(self.whole[v] for v, _ in terms)
+
+
+def float_info(dtype: type) -> Any:
+    """What `numpy.finfo` tells, also of bfloat16."""
+    if np.dtype(dtype).kind != "V":
+        return np.finfo(dtype)
+    import ml_dtypes  # noqa: PLC0415  (comes with onnx)
+
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+
+
+def _peaks(sizes: np.ndarray, forms: Forms, query: Query) -> np.ndarray:
+    """For each form a number above all that its computation meets, and above all factors of an underflow.
+
+    A product that underflows on the way is off by a number that has no part in the size of the result.
+    """
+    known = query.inputs + query.outputs
+    reach = np.maximum(sizes, 1.0)
+    offset = query.inputs if len(sizes) == query.outputs else 0  # forms of outputs alone read no inputs
+    peaks = np.zeros(max(len(forms.index), 1))
+    with np.errstate(over="ignore"):
+        for terms, row in forms.index.items():
+            for v, c in terms:
+                factors = query.monomials[v - known] if v >= known else (v,)
+                size = prod(reach[i - offset] for i in factors)
+                peaks[row] += np.float64(max(float_above(c), float_above(negate(c)), 1.0)) * size
+    return peaks
 
 
 def _degree(variable: int, query: Query) -> int:

@@ -28,12 +28,14 @@ def dense_model(layers: list[tuple[np.ndarray, np.ndarray]]) -> Model:
     return model_of(nodes, tensors, sizes)
 
 
-def model_of(nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto], sizes: tuple[int, int]) -> Model:
+def model_of(
+    nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto], sizes: tuple[int, int], opset: int = 13
+) -> Model:
     """A model from `x` `(1, n)` to `y` `(1, m)`."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, sizes[0]])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, sizes[1]])
     graph = helper.make_graph(nodes, "g", [x], [y], tensors)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     return import_model(proto.SerializeToString())
 
 

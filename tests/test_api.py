@@ -248,10 +248,10 @@ def test_many_queries_load_the_network_once(folder, monkeypatch):
     models, calls = importlib.import_module("lpverify.models"), []
     original = models.load_model
 
-    def slow(path, interface=None):
+    def slow(path, *rest):
         calls.append(path)
         time.sleep(0.3)
-        return original(path, interface)
+        return original(path, *rest)
 
     monkeypatch.setattr(models, "load_model", slow)
     results = lpverify.verify_many("model.onnx", ["holds.vnnlib"] * 3)

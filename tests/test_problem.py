@@ -9,7 +9,7 @@ from lpverify.config import Config
 from lpverify.errors import InputError
 from lpverify.problem import compile_problem
 from lpverify.query import float_above, float_below
-from lpverify.verdict import Sat
+from lpverify.verdict import Sat, Unsat
 from lpverify.verify import verify_query
 
 
@@ -74,7 +74,10 @@ def test_inputs_without_bounds_are_named(model):
     assert problem.unbounded == ("X_1",)
     (case,) = problem.cases
     assert case.box.lower[1] == 5000 and case.box.upper[1] > 5000
-    assert verify_query(model, query_of(model, body + "(assert (> X_0 2))"), Config()).reason.endswith("X_1")
+    assert verify_query(model, query_of(model, body + "(assert (> Y_0 1e9))"), Config()).reason.endswith(
+        "X_1"
+    )
+    assert isinstance(verify_query(model, query_of(model, body + "(assert (> X_0 2))"), Config()), Unsat)
     assert isinstance(verify_query(model, query_of(model, body + "(assert (<= Y_0 1e9))"), Config()), Sat)
 
 

@@ -198,7 +198,8 @@ def _signature(fitted: Sequence[_Fitted], inputs: bool) -> Signature:
 def _network(parts: Sequence[Part], names: Sequence[str]) -> tuple[Network, tuple[OnnxStep, ...]]:
     """All networks side by side on one flat input, with their steps; the result has their chosen outputs."""
     total = sum(len(part.inputs) for part in parts)
-    nodes, ends, steps = [Node(None, (), (total,), "input")], [], list[OnnxStep]()
+    nodes, ends, sums = [Node(None, (), (total,), "input")], [], list[int]()
+    steps: list[OnnxStep] = []
     for part, name in zip(parts, names, strict=True):
         inner = part.model.network
         shift = len(nodes)  # where its input will be
@@ -207,11 +208,12 @@ def _network(parts: Sequence[Part], names: Sequence[str]) -> tuple[Network, tupl
             moved = tuple(i + shift for i in node.inputs)
             nodes.append(replace(node, inputs=moved, name=f"{name}: {node.name}"))
         steps += [step.moved(shift.__add__) for step in part.model.steps]
+        sums += [value + shift for value in inner.sums]
         nodes.append(_gather(inner.output + shift, part.outputs, inner.nodes[inner.output].shape[0]))
         ends.append(len(nodes) - 1)
     sizes = tuple(nodes[end].shape[0] for end in ends)
     nodes.append(Node(Concat(0, sizes), tuple(ends), (sum(sizes),), "outputs"))
-    return Network(tuple(nodes), len(nodes) - 1), tuple(steps)
+    return Network(tuple(nodes), len(nodes) - 1, None, tuple(sums)), tuple(steps)
 
 
 def _gather(value: int, places: np.ndarray, size: int) -> Node:

@@ -71,6 +71,7 @@ def _show(proto: Any, names: Sequence[str]) -> None:
 
     graph = proto.graph
     known = {info.name for info in graph.input} | {t.name for t in graph.initializer}
+    known |= {t.values.name for t in graph.sparse_initializer}
     known |= {name for node in graph.node for name in node.output if name}
     for i, name in enumerate(names):
         if name not in known:

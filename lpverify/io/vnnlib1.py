@@ -114,7 +114,7 @@ def _formula(bracket: _Bracket) -> Formula:
     if bracket.content == "term":
         op = _COMPLEMENT[bracket.op] if bracket.negated else bracket.op
         differences = [total((1, -1), pair) for pair in pairwise(bracket.terms)]
-        formulas = [relation(linear_terms(coefficients(d)), op, negate(d.constant)) for d in differences]
+        formulas = [relation(linear_terms(coefficients(d)[0]), op, negate(d.constant)) for d in differences]
     if len(formulas) == 1:
         return formulas[0]
     return Or(tuple(formulas)) if bracket.disjunction else And(tuple(formulas))

@@ -141,6 +141,7 @@ class _Parser:
             tuple(self.products.numbers),
             self.header.networks,
             self.header.version,
+            self.products.delicate,
             self.source.remarks(),
         )
 
@@ -179,8 +180,8 @@ class _Parser:
     def two_elements(self, tensor: Tensor, number: int, op: str, right: str, at: int) -> Formula:
         other, second = self.elements.get(right) or self.element(right, at)
         self.check_types(tensor, other, at)
-        difference = total((1, -1), (Term(0, ((1, number),)), Term(0, ((1, second),))))
-        return relation(self.products.terms(difference), op, 0)
+        terms = () if number == second else tuple(sorted(((number, 1), (second, -1))))
+        return relation(terms, op, 0)
 
     def element(self, text: str, at: int) -> tuple[Tensor, int]:
         """The tensor and the number of an element, written `X[0,1]` or `X`."""
@@ -266,13 +267,13 @@ class _Parser:
                 self.source.remark("a number not written as digits or digits.digits", at)
             kind = "fraction" if value != value.to_integral_value() else _kind(word)
             self.typing.literals.setdefault(kind, at)
-            return Term(value)
+            return Term(value, (), value if value >= 0 else value.copy_negate(), True)
         tensor, number = self.elements.get(word) or self.element(self.plain(word, at), at)
         if self.typing.tensor is None:
             self.typing.tensor = tensor
         else:
             self.check_types(self.typing.tensor, tensor, at)
-        return Term(0, ((1, number),))
+        return Term(0, ((1, number),), 0, True)
 
     def plain(self, word: str, at: int) -> str:
         """An element without blanks and comments."""
@@ -330,6 +331,12 @@ class _Parser:
             return formulas[0]
         return Or(tuple(formulas)) if bracket.op == "or" else And(tuple(formulas))
 
+    def compared(self, op: str, first: Term, second: Term) -> Formula:
+        difference = total((1, -1), (first, second))
+        terms = self.products.terms(difference)
+        size = None if first.bare and second.bare else difference.size
+        return relation(terms, op, negate(difference.constant), size)
+
     def comparison(self, bracket: _Bracket) -> Formula:
         op, at = bracket.op, bracket.at
         if op == "=":
@@ -342,8 +349,7 @@ class _Parser:
             for kind, place in self.typing.literals.items():
                 self.check_kind(self.typing.tensor, kind, place)
         try:
-            differences = [total((1, -1), pair) for pair in pairwise(bracket.terms)]
-            formulas = [relation(self.products.terms(d), op, negate(d.constant)) for d in differences]
+            formulas = [self.compared(op, *pair) for pair in pairwise(bracket.terms)]
         except ArithmeticError as error:
             self.source.fail(str(error), at)
         return formulas[0] if len(formulas) == 1 else And(tuple(formulas))

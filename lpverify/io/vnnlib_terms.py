@@ -18,18 +18,25 @@ from lpverify.query import And, Atom, Formula, Number, Or, negate
 Monomial: TypeAlias = tuple[int, ...]
 Terms: TypeAlias = tuple[tuple[int, Number], ...]
 
+MODERATE = 2**40  # factors up to this one and from its inverse on do not overflow or vanish on the way
 _MAX_BITS, _MAX_LOG2 = 14_000, 1_000  # of a computed number: Python can print it, float() takes it
 
 
 @dataclass(slots=True)
 class Term:
-    """A sum not multiplied out; `constant` is that of the whole, constants of parts included.
+    """A sum not multiplied out.
 
-    A part is a factor with a variable, a product of variables (sorted) or another sum.
+    Attributes:
+        constant: Of the whole, constants of parts included.
+        parts: A factor with a variable, a product of variables (sorted) or another sum.
+        size: The sum of the sizes of all constants.
+        bare: Whether it is written as one constant or variable, so that nothing has to be computed.
     """
 
     constant: Number
     parts: tuple[tuple[Number, "int | Monomial | Term"], ...] = ()
+    size: Number = 0
+    bare: bool = False
 
 
 def checked(number: Fraction) -> Number:
@@ -58,11 +65,17 @@ def _product(a: Number, b: Number) -> Number:
     return checked(Fraction(a) * Fraction(b))
 
 
+def _size(number: Number) -> Number:
+    """The absolute value; Decimal's own would round to its context."""
+    return negate(number) if number < 0 else number
+
+
 def total(factors: Iterable[Number], terms: Iterable[Term]) -> Term:
     """The sum of `factor * term`, of at least one pair; raises `OverflowError` as `checked` does."""
     pairs = list(zip(factors, terms, strict=False))
     constant = reduce(_sum, (_product(factor, term.constant) for factor, term in pairs))
-    return Term(constant, tuple(pair for pair in pairs if pair[1].parts))
+    size = reduce(_sum, (_product(_size(factor), term.size) for factor, term in pairs))
+    return Term(constant, tuple(pair for pair in pairs if pair[1].parts), size)
 
 
 def signed_sum(op: str, terms: list[Term]) -> Term:
@@ -71,9 +84,10 @@ def signed_sum(op: str, terms: list[Term]) -> Term:
     return total(chain((1 if len(terms) > 1 else sign,), repeat(sign)), terms)
 
 
-def coefficients(term: Term) -> dict[int | Monomial, Number]:
-    """What stands with each variable and product, zeros left out."""
+def coefficients(term: Term) -> tuple[dict[int | Monomial, Number], bool]:
+    """What stands with each variable and product, zeros left out; and whether some of it cancelled."""
     totals: dict[int | Monomial, Number] = {}
+    cancelled = False
     stack: list[tuple[Number, Term]] = [(1, term)]
     while stack:
         outer, inside = stack.pop()
@@ -82,8 +96,10 @@ def coefficients(term: Term) -> dict[int | Monomial, Number]:
             if isinstance(part, Term):
                 stack.append((factor, part))
             else:
-                totals[part] = _sum(totals.get(part, 0), factor)
-    return {part: factor for part, factor in totals.items() if factor}
+                known = totals.get(part, 0)
+                cancelled = cancelled or (known > 0 > factor) or (known < 0 < factor)
+                totals[part] = _sum(known, factor)
+    return {part: factor for part, factor in totals.items() if factor}, cancelled
 
 
 def linear_terms(totals: dict[int | Monomial, Number]) -> Terms:
@@ -97,11 +113,16 @@ class Products:
     Args:
         first: The number of the first monomial.
         limits: How much may be multiplied out.
+
+    Attributes:
+        delicate: Whether the coefficients do not tell how far rounding may take a computation: terms
+            cancelled on the way, or factors were extreme.
     """
 
     def __init__(self, first: int, limits: Limits) -> None:
         self.first, self.limits = first, limits
         self.numbers: dict[Monomial, int] = {}
+        self.delicate = False
         self._room = 100 * limits.max_terms  # pairs of terms that the file may still multiply
 
     def product(self, first: Term, second: Term) -> Term:
@@ -113,6 +134,7 @@ class Products:
         """
         if not (first.parts and second.parts):
             factor, term = (first, second) if second.parts else (second, first)
+            self._note(factor)
             return total((factor.constant,), (term,))
         a, b = self._polynomial(first), self._polynomial(second)
         if a and b and max(map(len, a)) + max(map(len, b)) > self.limits.max_degree:
@@ -122,8 +144,15 @@ class Products:
             raise UnsupportedError("the products of this file multiply out to too many terms")
         return self._multiplied(a, b)
 
+    def _note(self, factor: Term) -> None:
+        """Whether a constant is moderate and was not computed with a loss."""
+        moderate = not factor.size or MODERATE > factor.size > 1 / MODERATE
+        self.delicate = self.delicate or not moderate or factor.size != _size(factor.constant)
+
     def _polynomial(self, term: Term) -> dict[Monomial, Number]:
-        totals = coefficients(term)
+        self._note(term)
+        totals, cancelled = coefficients(term)
+        self.delicate = self.delicate or cancelled
         self._check(len(totals))
         result = {(part,) if isinstance(part, int) else part: factor for part, factor in totals.items()}
         return result | {(): term.constant} if term.constant else result
@@ -132,12 +161,14 @@ class Products:
         result: dict[Monomial, Number] = {}
         for left, factor in a.items():
             for right, other in b.items():
-                key = tuple(sorted(left + right))
-                result[key] = _sum(result.get(key, 0), _product(factor, other))
+                key, new = tuple(sorted(left + right)), _product(factor, other)
+                known = result.get(key, 0)
+                self.delicate = self.delicate or known > 0 > new or known < 0 < new
+                result[key] = _sum(known, new)
             self._check(len(result))
-        constant = result.pop((), 0)
+        constant = result.pop((), 0)  # of two constants, see `_note`
         pairs = ((factor, key[0] if len(key) == 1 else key) for key, factor in result.items() if factor)
-        return Term(constant, tuple(pairs))
+        return Term(constant, tuple(pairs), _size(constant))
 
     def _check(self, terms: int) -> None:
         if terms > self.limits.max_terms:
@@ -147,7 +178,8 @@ class Products:
 
     def terms(self, term: Term) -> Terms:
         """The terms of an atom; products that are new get their numbers."""
-        totals = coefficients(term)
+        totals, cancelled = coefficients(term)
+        self.delicate = self.delicate or cancelled
         linear = linear_terms(totals)
         if len(linear) == len(totals):
             return linear
@@ -158,20 +190,20 @@ class Products:
         return linear + tuple(sorted(numbered))
 
 
-def _atom(terms: Terms, op: str, bound: Number) -> Formula:
+def _atom(terms: Terms, op: str, bound: Number, size: Number | None) -> Formula:
     if op[0] == ">":
         terms = tuple([(variable, negate(factor)) for variable, factor in terms])
         bound = negate(bound)
     strict = len(op) == 1
     if terms:
-        return Atom(terms, bound, strict)
+        return Atom(terms, bound, strict, size)
     return And(()) if bound > 0 or (bound == 0 and not strict) else Or(())
 
 
-def relation(terms: Terms, op: str, bound: Number) -> Formula:
-    """`terms op bound` for any of the comparisons; without terms it is evaluated."""
+def relation(terms: Terms, op: str, bound: Number, size: Number | None = None) -> Formula:
+    """`terms op bound` for any of the comparisons; without terms it is evaluated. `size`: see `Atom`."""
     if op == "!=":
-        return Or((_atom(terms, "<", bound), _atom(terms, ">", bound)))
+        return Or((_atom(terms, "<", bound, size), _atom(terms, ">", bound, size)))
     if op in ("=", "=="):
-        return And((_atom(terms, "<=", bound), _atom(terms, ">=", bound)))
-    return _atom(terms, op, bound)
+        return And((_atom(terms, "<=", bound, size), _atom(terms, ">=", bound, size)))
+    return _atom(terms, op, bound, size)

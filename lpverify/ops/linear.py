@@ -64,14 +64,16 @@ class Linear(AffineOp):
 
     @cached_property
     def _copies(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows with one entry, 1 or -1, their columns, and which are -1; of NumPy weights without errors."""
+        """Rows with one entry, 1 or -1, their columns, and which are -1; NumPy's, without errors."""
         none = np.zeros(0, np.int64)
-        if not isinstance(self.weight, np.ndarray) or self.weight_error or self.offset_error is not None:
+        if not isinstance(self.weight, np.ndarray) or self.weight_error:
             return none, none, none
         single = np.flatnonzero(np.count_nonzero(self.weight, axis=1) == 1)
         columns = np.argmax(self.weight[single] != 0, axis=1)
         entries = self.weight[single, columns]
         copies = np.abs(entries) == 1
+        if self.offset_error is not None:
+            copies &= np.broadcast_to(self.offset_error, self.weight.shape[:1])[single] == 0
         return single[copies], columns[copies], entries[copies] < 0
 
     @property
@@ -173,7 +175,7 @@ class Scale(AffineOp):
         xp, w, x, y = namespace(boxes[0].lower), self.weight, boxes[0].lower, boxes[0].upper
         low, high = xp.minimum(w * x, w * y), xp.maximum(w * x, w * y)
         exact = (xp.abs(w) == 1) & (self.weight_error == 0)
-        relative, slack = self.weight_error + 4 * unit_roundoff(low), tiny(low)
+        relative, slack = self.weight_error + 8 * unit_roundoff(low), tiny(low)
         down = xp.where(exact, low, low - relative * xp.abs(low) - slack)
         up = xp.where(exact, high, high + relative * xp.abs(high) + slack)
         up = xp.where((w == 0) | ((w > 0) & (y <= 0)) | ((w < 0) & (x >= 0)), negative_part(up), up)

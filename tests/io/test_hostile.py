@@ -73,9 +73,9 @@ def test_the_size_of_a_file_is_limited(tmp_path: Path) -> None:
     data = one("Relu")().SerializeToString()
     path = tmp_path / "m.onnx"
     path.write_bytes(data)
-    load_model(path, ModelLimits(max_bytes=len(data)))
+    load_model(path, limits=ModelLimits(max_bytes=len(data)))
     with pytest.raises(OnnxError, match=f"more than {len(data) - 1} bytes"):
-        load_model(path, ModelLimits(max_bytes=len(data) - 1))
+        load_model(path, limits=ModelLimits(max_bytes=len(data) - 1))
     with pytest.raises(OnnxError, match="bytes"):
         import_model(data, limits=ModelLimits(max_bytes=len(data) - 1))
 

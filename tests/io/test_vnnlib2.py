@@ -81,7 +81,7 @@ def test_whole_file():
     )
     equal = And((atom(3, (6, 1)), atom(-3, (6, -1))))
     networks = (Declaration("f", f), Declaration("g", g, "", "f"))
-    expected = Query(4, 4, And((choice, equal)), "a", (), networks, "2.1", ())
+    expected = Query(4, 4, And((choice, equal)), "a", (), networks, "2.1")
     assert parse_query(text, "a") == expected
     assert parse_query(text.replace("\n", "\r\n"), "a") == expected
     assert parse_query("\ufeff" + text, "a") == expected

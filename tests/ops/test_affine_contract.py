@@ -96,7 +96,29 @@ def _sparse(draw: Draw) -> SparseLinear:
     return SparseLinear(sparse.csr_array(draw(4, 6)), draw(4), 2.0**-40)
 
 
+def _copying(draw: Draw, offset: bool, error: bool) -> Linear:
+    """Rows that copy an element, its negative, or that only look like it."""
+    weight = np.zeros((6, 4))
+    weight[0, 2], weight[1, 0], weight[2, 3], weight[4, 1] = 1.0, -1.0, 1.0 + 2.0**-52, -1.0
+    weight[5] = draw(4)
+    errors = np.abs(draw(6)) * draw.rng.integers(0, 2, 6) if error else None
+    return Linear(weight, draw(6) if offset else None, 0.0, errors)
+
+
+def _signs(draw: Draw, error: float, offset: bool) -> Scale:
+    weight = draw.rng.choice([1.0, -1.0, 0.0, 0.5, -3.0, 1.0 - 2.0**-53], size=(3, 2))
+    return Scale(weight, draw(2) if offset else None, error, np.abs(draw(3, 1)))
+
+
 _SAMPLES: dict[str, Sample] = {
+    "Linear, copies": Sample(lambda d: _copying(d, False, False), ((2, 4),)),
+    "Linear, copies and offset": Sample(lambda d: _copying(d, True, False), ((4,),)),
+    "Linear, copies and errors": Sample(lambda d: _copying(d, True, True), ((4,),)),
+    "Linear, copies and errors alone": Sample(lambda d: _copying(d, False, True), ((4,),)),
+    "Scale, signs": Sample(lambda d: _signs(d, 0.0, False), ((3, 2),)),
+    "Scale, signs and offset": Sample(lambda d: _signs(d, 0.0, True), ((3, 2),)),
+    "Scale, signs and errors": Sample(lambda d: _signs(d, 2.0**-52, True), ((3, 2),)),
+    "Scale, large error": Sample(lambda d: Scale(d(3, 2), None, 0.4), ((3, 2),)),
     "Linear": Sample(lambda d: Linear(d(3, 8), d(3)), ((8,),)),
     "Linear, inexact": Sample(lambda d: Linear(d(3, 4), d(3), 2.0**-24, np.abs(d(3))), ((2, 4),)),
     "SparseLinear": Sample(_sparse, ((6,),)),
@@ -271,6 +293,44 @@ def test_interval_contains_the_exact_range(name: str, seed: int, weights: int, v
     low, high = Exact.near(op, sample.shapes, draw.rng).range(boxes)
     assert (_exact(lower.reshape(-1)) <= low).all()
     assert (_exact(upper.reshape(-1)) >= high).all()
+
+
+def test_rows_that_copy_are_exact() -> None:
+    """Also next to unbounded elements, at the ends of the floats, and with zeros of both signs."""
+    weight = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    box = Box(np.array([[0.1, -np.inf]]), np.array([[0.30000000000000004, np.inf]]))
+    with np.errstate(invalid="ignore"):
+        low, high = Linear(weight).interval(box)
+        moved = Linear(weight, np.array([0.25, 1e-20, 1.0, 1.0, 3.0])).interval(box)
+    assert low[0].tolist()[:4] == [0.1, -0.30000000000000004, -np.inf, -np.inf]
+    assert high[0].tolist()[:4] == [0.30000000000000004, -0.1, np.inf, np.inf]
+    assert low[0, 4] <= 0 <= high[0, 4] and moved[0][0, 4] <= 3 <= moved[1][0, 4]
+    assert (
+        Fraction(moved[0][0, 0])
+        <= Fraction(0.1) + Fraction(1, 4)
+        <= Fraction(moved[0][0, 0]) + Fraction(1, 2**53)
+    )
+    assert Fraction(moved[0][0, 1]) <= Fraction(-0.30000000000000004) + Fraction(1e-20) <= 0
+    for ends in ((-0.0, 0.0), (0.0, 0.0), (-1.7e308, 1.7e308), (5e-324, 5e-324), (-np.inf, -5e-324)):
+        box = Box(np.array([[ends[0], 0.0]]), np.array([[ends[1], -0.0]]))
+        with np.errstate(invalid="ignore", over="ignore"):
+            low, high = Linear(weight).interval(box)
+            assert (low[0, 0], high[0, 0], low[0, 1], high[0, 1]) == (*ends, -ends[1], -ends[0])
+            low, high = Linear(weight, np.full(5, 1.7e308)).interval(box)
+            assert low[0, 0] <= np.float64(ends[0]) + 1.7e308 and high[0, 0] >= np.float64(ends[1]) + 1.7e308
+            assert low[0, 0] < np.inf and high[0, 0] > -np.inf
+
+
+def test_scale_is_exact_for_signs_and_covers_errors_without_offset() -> None:
+    box = Box(np.array([[0.1, -0.3, -np.inf, -0.0]]), np.array([[0.2, 0.7, 5e-324, np.inf]]))
+    weight = np.array([1.0, -1.0, -1.0, 1.0])
+    low, high = Scale(weight).interval(box)
+    assert (low.tolist(), high.tolist()) == ([[0.1, -0.7, -5e-324, 0]], [[0.2, 0.3, np.inf, np.inf]])
+    low, high = Scale(weight, None, 0.0, np.array([0.5, 0.0, 1.0, 1.0])).interval(box)
+    assert low[0, 0] <= 0.1 - 0.5 and high[0, 0] >= 0.2 + 0.5 and low[0, 2] <= -1 and low[0, 3] <= -1
+    with np.errstate(invalid="ignore"):
+        low, high = Scale(np.array([0.0, 1e-300, -2.0, 0.0]), None, np.inf).interval(box)
+    assert ((low <= np.array([0, -1e-300, -2, 0])) & (high >= np.array([0, 1e-300, 2, 0]))).all()
 
 
 def _network(op: AffineOp, shapes: tuple[tuple[int, ...], ...]) -> Network:

@@ -40,7 +40,7 @@ def casting(kind: int, addend: int = 0) -> Model:
         helper.make_node("Add", ["whole", "c"], ["sum"]),
         helper.make_node("Cast", ["sum"], ["y"], to=TensorProto.FLOAT),
     ]
-    return model_of(nodes, [numpy_helper.from_array(np.asarray([[addend]], dtype), "c")], (1, 1))
+    return model_of(nodes, [numpy_helper.from_array(np.asarray([[addend]], dtype), "c")], (1, 1), 14)
 
 
 @pytest.mark.parametrize(("kind", "addend"), [(TensorProto.INT8, 0), (TensorProto.INT32, 2**31 - 50)])

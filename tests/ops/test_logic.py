@@ -280,7 +280,7 @@ def test_results_of_indices_that_may_be_out_of_range_are_unbounded(case: Case, m
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        (_one("TopK", "h c", 2, {"c": [2]}), "k=2"),
+        (Case((("TopK", "h c", "t s", {}),), 2, {"c": [2]}), "k=2"),
         (_one("Cast", "a", to=TensorProto.FLOAT16), "not exact"),
         (_one("Mod", "a b", fmod=1), "constant"),
         (
