@@ -2,12 +2,16 @@
 
 import argparse
 import math
+from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
 
 import pytest
 
-from lpverify.errors import InputError, UnsupportedError
+from lpverify.errors import InputError
+from lpverify.io.limits import ModelLimits
+from lpverify.io.vnnlib_text import Limits
+from lpverify.limit_options import LIMITS, model_limits, property_limits
 from lpverify.methods import METHODS
 from lpverify.options import (
     BOUND_METHODS,
@@ -15,7 +19,7 @@ from lpverify.options import (
     bounds_parser,
     exact,
     info_parser,
-    paths,
+    networks,
     verify_parser,
 )
 
@@ -28,16 +32,19 @@ def parse(*words):
     "words", [("n", "q"), ("q", "--network", "f=n"), ("--network", "f=n", "q"), ("n", "--seed", "2", "q")]
 )
 def test_both_forms_mean_the_same(words):
-    assert paths(parse(*words)) == ("n", "q")
+    found, queries = networks(parse(*words))
+    assert (list(found.values()), queries) == (["n"], ["q"])
+    assert list(found) == (["f"] if "f=n" in words else [""])
 
 
 def test_a_path_may_contain_equals_signs():
-    assert paths(parse("q", "--network", "f=a=b.onnx")) == ("a=b.onnx", "q")
+    assert networks(parse("q", "--network", "f=a=b.onnx")) == ({"f": "a=b.onnx"}, ["q"])
 
 
 def test_several_properties_keep_their_order():
     for words in (("n", "b", "a", "b"), ("b", "a", "b", "--network", "f=n"), ("n", "b", "-v", "a", "b")):
-        assert paths(parse(*words)) == ("n", "b", "a", "b")
+        found, queries = networks(parse(*words))
+        assert (list(found.values()), queries) == (["n"], ["b", "a", "b"])
 
 
 def test_defaults_and_values():
@@ -52,7 +59,7 @@ def test_defaults_and_values():
 )
 def test_wrong_files(words):
     with pytest.raises(InputError):
-        paths(parse(*words))
+        networks(parse(*words))
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "inf", "nan", "five", ""])
@@ -67,9 +74,23 @@ def test_wrong_options(words):
         parse("n", "q", *words)
 
 
-def test_several_networks_are_not_supported():
-    with pytest.raises(UnsupportedError, match="2 networks"):
-        paths(parse("q", "--network", "f=a", "--network", "g=b"))
+def test_several_networks():
+    assert networks(parse("q", "--network", "f=a", "--network", "g=b")) == ({"f": "a", "g": "b"}, ["q"])
+    with pytest.raises(InputError, match="f is given twice"):
+        networks(parse("q", "--network", "f=a", "--network", "f=b"))
+
+
+def test_limits_of_files():
+    args = parse("n", "q", "--max-elements", "7", "--max-depth", "9")
+    assert model_limits(args) == ModelLimits(max_elements=7)
+    assert property_limits(args) == Limits(max_elements=7, max_depth=9)
+    assert (model_limits(parse("n", "q")), property_limits(parse("n", "q"))) == (ModelLimits(), Limits())
+    assert {name.replace("-", "_") for name in LIMITS} == {
+        f.name for k in (ModelLimits, Limits) for f in fields(k)
+    }
+    for value in ("0", "-1", "1e3", "x"):
+        with pytest.raises(InputError, match="whole number from 1"):
+            parse("n", "q", f"--max-depth={value}")
 
 
 def test_usage_names_every_command(capsys):
