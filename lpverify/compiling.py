@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 
 from lpverify.bounds.execution import executed
-from lpverify.errors import InputError, UnsupportedError
+from lpverify.errors import InputError, InternalError, UnsupportedError
 from lpverify.interval import Box
 from lpverify.io.model import Model
 from lpverify.network import Network
+from lpverify.ops.base import SelectionOp
 from lpverify.ops.execution import OnnxStep
 from lpverify.problem import Problem, compile_problem
 from lpverify.query import Query
@@ -60,5 +61,7 @@ def _span(dtype: type) -> tuple[float, float]:
 
 
 def _executed(steps: Sequence[OnnxStep], network: Network, box: Box, before: int) -> Network:
+    if not steps and any(not isinstance(node.op, SelectionOp) for node in network.nodes[1:]):
+        raise InternalError("it is not known which computations the network stands for")
     moved = [step.moved(lambda i: i + before) for step in steps] if before else steps
     return executed(network, moved, box)

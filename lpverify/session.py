@@ -349,7 +349,8 @@ class Session:
         if self.args.verbose:
             seconds = ", ".join(f"{name} {value:.2f} s" for name, value in self.task.seconds().items())
             checked = "" if self.task.rechecked is None else f"; {self.task.rechecked} leaves re-checked"
-            self.output.tell(f"{about}stage: {answer.stage}; {how_far}{checked}; {seconds}")
+            about_types = "" if self.task.query is None else f"; over {self.task.query.semantics} numbers"
+            self.output.tell(f"{about}stage: {answer.stage}; {how_far}{checked}; {seconds}{about_types}")
 
     def _record(self, answer: Answer) -> None:
         """Keeps the report for `_save`."""
