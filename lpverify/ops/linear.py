@@ -73,7 +73,9 @@ class Linear(AffineOp):
         entries = self.weight[single, columns]
         copies = np.abs(entries) == 1
         if self.offset_error is not None:
-            copies &= np.broadcast_to(self.offset_error, self.weight.shape[:1])[single] == 0
+            error = np.asarray(self.offset_error)
+            largest = error.reshape(-1, error.shape[-1]).max(axis=0) if error.ndim else error
+            copies &= np.broadcast_to(largest, self.weight.shape[:1])[single] == 0
         return single[copies], columns[copies], entries[copies] < 0
 
     @property
