@@ -120,9 +120,8 @@ def _transposed_window(
     stride, dilation = (tuple(node.attribute(name, (1,) * rank)) for name in ("strides", "dilations"))
     extra = node.attribute("output_padding", (0,) * rank)
     full = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(size, stride, dilation, kernel, strict=True)]
-    cuts = []
-    for axis, (begin, end) in enumerate(_transposed_pads(node, full, size, stride)):
-        cuts.append((begin, end - extra[axis]))
+    pads = _transposed_pads(node, full, size, stride)
+    cuts = [(begin, end - more) for (begin, end), more in zip(pads, extra, strict=True)]
     before, after = (tuple(max(cut[i], 0) for cut in cuts) for i in (0, 1))
     grow = [(max(-begin, 0), max(-end, 0)) for begin, end in cuts]
     return Window(kernel, stride, dilation, before, after), grow
@@ -132,8 +131,7 @@ def _transposed_pads(
     node: OnnxNode, full: Sequence[int], size: tuple[int, ...], stride: tuple[int, ...]
 ) -> list[tuple[int, int]]:
     """Pads before and after each axis, from `pads`, `auto_pad` or `output_shape`."""
-    rank = len(size)
-    auto, given = _text(node, "auto_pad", "NOTSET"), node.attribute("output_shape")
+    rank, auto, given = len(size), _text(node, "auto_pad", "NOTSET"), node.attribute("output_shape")
     if auto not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         raise UnsupportedError(f"auto_pad={auto}")
     if given is None and auto not in ("SAME_UPPER", "SAME_LOWER"):
@@ -146,8 +144,8 @@ def _transposed_pads(
         if total < 0 and given is None:
             raise UnsupportedError(f"auto_pad={auto} where it would have to enlarge the result")
         small = max(total, 0) // 2  # a result that is too small grows at its end
-        large = total - small
-        pairs.append((small, large) if auto == "SAME_UPPER" or total < 0 else (large, small))
+        pair = small, total - small
+        pairs.append(pair if auto == "SAME_UPPER" or total < 0 else pair[::-1])
     return pairs
 
 
@@ -346,9 +344,10 @@ def _resize(node: OnnxNode, graph: GraphBuilder, rule: _Rule, axes: dict[int, _A
 def upsample(node: OnnxNode, graph: GraphBuilder) -> int:
     """Resize from the corners of elements, nearest below or linear."""
     scales = _floats(node.optional(1)) or [Fraction(v) for v in node.attribute("scales")]
-    if _text(node, "mode", "nearest") not in ("nearest", "linear"):
-        raise UnsupportedError(f"mode={_text(node, 'mode', '')} is not supported")
-    rule = _Rule(_text(node, "mode", "nearest"), "asymmetric", "floor", Fraction(0), False)
+    mode = _text(node, "mode", "nearest")
+    if mode not in ("nearest", "linear"):
+        raise UnsupportedError(f"mode={mode} is not supported")
+    rule = _Rule(mode, "asymmetric", "floor", Fraction(0), False)
     return _resize(node, graph, rule, dict(enumerate(_scaled(graph.shape(node.value()), scales))))
 
 
