@@ -1,8 +1,7 @@
 """Transposed convolutions and changes of resolution.
 
-Resizing is done axis by axis: a choice of elements, or a product with a small matrix whose entries are
-computed in exact rationals and rounded once. Where the chosen element depends on the rounding of the
-coordinate itself, the node is refused: implementations of ONNX disagree there.
+Resizing is done axis by axis: a choice of elements, or a product with a small matrix of exact rationals, each
+rounded once. Nodes whose choice depends on how coordinates are rounded are refused: implementations disagree.
 """
 
 from collections.abc import Callable, Sequence
