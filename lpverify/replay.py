@@ -12,7 +12,7 @@ from lpverify.condition import condition_of
 from lpverify.io.model import Model
 from lpverify.io.runtime import runtime_of
 from lpverify.problem import Problem, Range
-from lpverify.query import Atom, Number, less
+from lpverify.query import Atom, Number, float_above, float_below, less, negate
 from lpverify.verdict import Witness
 
 EXACT = 2**53  # all whole numbers up to this one are floats; witnesses have no larger ones
@@ -36,6 +36,44 @@ class _Inner:
     possible: bool
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """Atoms on one variable as `sign * value <= most`: the same for every float64 number, at once for all."""
+
+    atoms: np.ndarray
+    variables: np.ndarray
+    signs: np.ndarray
+    most: np.ndarray
+
+    @classmethod
+    def of(cls, atoms: Sequence[Atom], variables: int) -> "_Limits":
+        """Those on the first variables with a factor of 1 or -1."""
+        chosen, rows = [], []
+        for i, atom in enumerate(atoms):
+            variable, factor = atom.terms[0]
+            if len(atom.terms) == 1 and variable < variables and factor in (1, -1):
+                chosen.append(i)
+                rows.append((variable, float(factor), _most(atom)))
+        table: np.ndarray = np.array(rows, np.float64).reshape(-1, 3)
+        return cls(np.array(chosen, np.int64), table[:, 0].astype(np.int64), table[:, 1], table[:, 2])
+
+    def truth(self, values: np.ndarray, unknown: np.ndarray, count: int) -> list[int]:
+        """For each of `count` atoms 1 or 0, or -1 for the others and those on unknown variables."""
+        found = np.full(count, -1, np.int8)
+        found[self.atoms] = self.signs * values[self.variables] <= self.most
+        found[self.atoms[np.isin(self.variables, unknown)]] = -1
+        return found.tolist()
+
+
+def _most(atom: Atom) -> float:
+    """The largest float64 that fulfils an atom in place of its form."""
+    below = float_below(atom.bound)
+    if not atom.strict or np.isinf(below):
+        return below
+    exact: Number = Decimal(below) if isinstance(atom.bound, Decimal) else Fraction(below)
+    return below if less(exact, atom.bound) else float(np.nextafter(below, -inf))
+
+
 class Replayer:
     """Turns candidates into witnesses; keeps the onnxruntime session of the original model."""
 
@@ -52,6 +90,7 @@ class Replayer:
 
         self.condition = condition_of(problem.query.formula, number)
         self.rounded = _rounded_strict(self.atoms, model)
+        self._limits = _Limits.of(self.atoms, problem.query.inputs + problem.query.outputs)
         self.runtime = runtime_of(model)
         self._tensors = model.inputs.tensors
         kinds = set(model.inputs.dtypes)
@@ -71,15 +110,25 @@ class Replayer:
         outputs = self.run(inputs) if np.isfinite(inputs).all() else None
         if outputs is None or not np.isfinite(outputs).all():
             return None
-        values: list[Number | float] = [*x, *outputs.tolist()]
-        values += [prod(Fraction(values[v]) for v in m) for m in self.problem.query.monomials]
-        seen: list[Number | float] = [*inputs.tolist(), *outputs.tolist()]
+        holds = self._holds(x, inputs, outputs, self._inner_of(case).missing)
+        return Witness(tuple(x), inputs, outputs) if holds else None
+
+    def _holds(self, x: list[Number], inputs: np.ndarray, outputs: np.ndarray, inexact: np.ndarray) -> bool:
+        """Truth of the query's formula; at inputs that are no floats (`inexact`) by their exact numbers."""
+        floats = np.concatenate([inputs.astype(np.float64), outputs.astype(np.float64)])
+        known = self._limits.truth(floats, inexact, len(self.atoms))
+        values: list[Number | float] = []
+        if -1 in known:
+            values = [*x, *outputs.tolist()]
+            values += [prod(Fraction(values[v]) for v in m) for m in self.problem.query.monomials]
 
         def true(atom: int) -> bool:
+            if not (known[atom] if known[atom] >= 0 else atom_holds(self.atoms[atom], values)):
+                return False
             other = self.rounded.get(atom)
-            return atom_holds(self.atoms[atom], values) and (other is None or atom_holds(other, seen))
+            return other is None or atom_holds(other, floats)
 
-        return Witness(tuple(x), inputs, outputs) if self.condition.fold(true, all, any) else None
+        return self.condition.fold(true, all, any)
 
     def round_into(self, point: np.ndarray, case: int) -> tuple[list[Number], np.ndarray]:
         """The nearest point with coordinates of the model's types inside the exact box.
@@ -173,10 +222,16 @@ def inner_box(ends: Range, dtype: type) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest numbers of `dtype` in each exact range; lower > upper where there is none."""
     if is_whole(dtype):
         return _inner_whole(ends, dtype)
+    return _upward(ends.lower, dtype), -_upward([negate(v) for v in ends.upper], dtype)
+
+
+def _upward(numbers: Sequence[Number], dtype: type) -> np.ndarray:
+    """The smallest floats of a type that are not below exact numbers."""
+    floats = np.array([float_above(v) for v in numbers])
     with np.errstate(over="ignore"):
-        lower: np.ndarray = np.array([_inside(v, dtype, +1) for v in ends.lower], dtype)
-        upper: np.ndarray = np.array([_inside(v, dtype, -1) for v in ends.upper], dtype)
-    return lower, upper
+        closest: np.ndarray = floats.astype(dtype)
+        above = np.nextafter(closest, np.full_like(closest, inf))
+    return np.where(closest.astype(np.float64) < floats, above, closest)
 
 
 def _inner_whole(ends: Range, dtype: type) -> tuple[np.ndarray, np.ndarray]:
@@ -194,17 +249,6 @@ def _whole(number: Number, round_: Callable[[Number], int]) -> int:
     return round_(number) if abs(closest) <= EXACT else (EXACT + 1 if closest > 0 else -EXACT - 1)
 
 
-def _inside(number: Number, dtype: type, direction: int) -> np.floating:
-    """The float nearest to a number that is not below it (+1) or not above it (-1)."""
-    closest = dtype(_float(number))
-    if np.isinf(closest):
-        outside = (closest > 0) == (direction < 0)
-    else:
-        exact: Number = Decimal(float(closest)) if isinstance(number, Decimal) else Fraction(float(closest))
-        outside = less(exact, number) if direction > 0 else less(number, exact)
-    return np.nextafter(closest, dtype(direction * inf)) if outside else closest
-
-
 def _float(number: Number) -> float:
     """The nearest float, infinite if it is beyond all."""
     try:
@@ -213,7 +257,7 @@ def _float(number: Number) -> float:
         return inf if number > 0 else -inf
 
 
-def atom_holds(atom: Atom, values: list[Number | float]) -> bool:
+def atom_holds(atom: Atom, values: Sequence[Number | float] | np.ndarray) -> bool:
     """Exact truth of an atom at numbers or floats."""
     if len(atom.terms) == 1 and isinstance(atom.bound, Decimal):
         variable, factor = atom.terms[0]

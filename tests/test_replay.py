@@ -14,7 +14,7 @@ from lpverify.io.onnx import import_model
 from lpverify.io.runtime import Runtime
 from lpverify.problem import Range, compile_problem
 from lpverify.query import And, Atom, Query
-from lpverify.replay import Replayer, atom_holds, inner_box, nearest
+from lpverify.replay import Replayer, _Limits, atom_holds, inner_box, nearest
 
 WHOLE = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
 FLOATS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
@@ -397,3 +397,52 @@ def test_products_are_compared_exactly(model, sign):
     query = Query(2, 2, And((*ends, Atom(((4, 1),), bound))), monomials=((0, 1, 2, 2),))
     witness = Replayer(model, compile_problem(model.network, query))(x.astype(np.float64), 0)
     assert (witness is not None) == (sign >= 0)
+
+
+NEAR = [0.1, -0.1, 1.0, 0.0, 5e-324, -5e-324, 1e300, 1.7976931348623157e308, float(np.float32(0.1))]
+
+
+def test_limits_are_exact():
+    """Bounds at, just beside and far from floats, strict and not, of both signs."""
+    numbers = [
+        Fraction(v) + Fraction(step) for v in NEAR for step in (0, 1e-30, -1e-30, Fraction(1, 10**400))
+    ]
+    numbers += [Decimal("0.1"), Decimal("-0.1"), Decimal("1e400"), Decimal("-1e400"), Decimal("1e-400"), 3]
+    atoms = [
+        Atom(((0, factor),), b, strict) for b in numbers for factor in (1, -1) for strict in (True, False)
+    ]
+    limits = _Limits.of(atoms, 1)
+    for value in [v for near in NEAR for v in (near, -near, np.nextafter(near, 9), np.nextafter(near, -9))]:
+        expected = [int(atom_holds(atom, [Fraction(float(value))])) for atom in atoms]
+        assert limits.truth(np.array([float(value)]), np.zeros(0, np.int64), len(atoms)) == expected
+
+
+def test_limits_leave_the_rest_open():
+    atoms = [
+        Atom(((0, 1),), 1),
+        Atom(((1, 1),), 1),
+        Atom(((0, 2),), 1),
+        Atom(((0, 1), (1, 1)), 1),
+        Atom(((2, 1),), 1),
+    ]
+    limits = _Limits.of(atoms, 2)
+    assert limits.truth(np.array([0.5, 2.0]), np.array([0]), len(atoms)) == [-1, 0, -1, -1, -1]
+    assert limits.truth(np.array([0.5, 2.0]), np.array([], int), len(atoms)) == [1, 0, -1, -1, -1]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_inner_boxes_are_the_nearest_numbers_inside(dtype):
+    numbers = [Fraction(v) for v in NEAR] + [
+        Decimal("0.1"),
+        Decimal("-70000"),
+        Decimal("1e400"),
+        Fraction(1, 3),
+    ]
+    low, high = inner_box(Range(tuple(numbers), tuple(numbers)), dtype)
+    with np.errstate(over="ignore"):
+        for number, up, down in zip(numbers, low, high, strict=True):
+            assert np.isinf(up) or Fraction(float(up)) >= Fraction(number)
+            assert np.isinf(down) or Fraction(float(down)) <= Fraction(number)
+            before, after = np.nextafter(up, dtype(-np.inf)), np.nextafter(down, dtype(np.inf))
+            assert np.isinf(before) or Fraction(float(before)) < Fraction(number)
+            assert np.isinf(after) or Fraction(float(after)) > Fraction(number)

@@ -38,7 +38,8 @@ from lpverify.network import Network
 from lpverify.ops.base import AffineOp, SelectionOp
 from lpverify.ops.convolution import Conv
 from lpverify.ops.linear import Combine, Linear, MatMulConstant, Scale, SparseLinear, Sum
-from lpverify.ops.resample import AxisMap, ConvTranspose
+from lpverify.ops.resample import AxisMap
+from lpverify.ops.transposed import ConvTranspose
 
 WEIGHTED = (Linear, SparseLinear, MatMulConstant, Scale, Conv, ConvTranspose, AxisMap)
 WEIGHTLESS = (Combine, Sum)  # their entries are 0, 1 and -1

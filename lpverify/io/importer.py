@@ -302,8 +302,12 @@ class Importer:
 
     def _guard(self, value: int, before: int, kind: str) -> int:
         """The value, with a check that new whole numbers fit in their type."""
-        new = value >= before and not isinstance(self.graph.nodes[value].op, SelectionOp | Within)
-        return self.graph.add(Within.range_of(kind), [value]) if new and kind in Within.RANGES else value
+        if kind not in Within.RANGES or value < before:
+            return value
+        done = isinstance(self.graph.nodes[value].op, Within)
+        if done or all(isinstance(node.op, SelectionOp) for node in self.graph.nodes[before:]):
+            return value
+        return self.graph.add(Within.range_of(kind), [value])
 
     def _parse(self, step: Step, schema: Any) -> OnnxNode:
         from onnx import helper  # noqa: PLC0415

@@ -31,6 +31,7 @@ from lpverify.ops import (
     steps,
     thresholds,
     transformer,
+    transposed,
 )
 from lpverify.ops.base import REGISTRY, AffineOp, ElementwiseOp, Op, SelectionOp
 
@@ -70,4 +71,5 @@ __all__ = [
     "steps",
     "thresholds",
     "transformer",
+    "transposed",
 ]

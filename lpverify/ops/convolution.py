@@ -11,8 +11,8 @@ from lpverify.kernels.convolution import Window, convolve, convolve_adjoint
 from lpverify.ops.base import AffineOp, Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.linear import ROUNDING, multiply_constant
 from lpverify.ops.piecewise import maximum
-from lpverify.ops.resample import ConvTranspose
 from lpverify.ops.shape import Gather, reshape_to, take_range
+from lpverify.ops.transposed import ConvTranspose
 
 
 @dataclass(frozen=True)

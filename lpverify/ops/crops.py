@@ -16,8 +16,8 @@ from lpverify.ops.bilinear import Multiply
 from lpverify.ops.convolution import Conv
 from lpverify.ops.indicators import Known
 from lpverify.ops.linear import Combine, Scale, Sum
-from lpverify.ops.resample import ConvTranspose
 from lpverify.ops.shape import Broadcast, Concat, ConstantValue, Gather, Pad, Reshape, Slice, Transpose
+from lpverify.ops.transposed import ConvTranspose
 
 Extent: TypeAlias = tuple[tuple[int, int], ...]  # first index and end along each axis of a value
 Shape: TypeAlias = tuple[int, ...]

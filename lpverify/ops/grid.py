@@ -123,7 +123,7 @@ def grid_sample(node: OnnxNode, graph: GraphBuilder) -> int:
     """The value at the points of a constant grid, all channels alike."""
     value, grid = node.value(), node.constant(1)
     count, channels, *sizes = graph.shape(value)
-    mode, padding = _text(node, "mode", "linear"), _text(node, "padding_mode", "zeros")
+    mode, padding = node.text("mode", "linear"), node.text("padding_mode", "zeros")
     if mode not in MODES or padding not in ("zeros", "border", "reflection") or grid.error:
         raise UnsupportedError(f"mode={mode} with {padding} padding, or a computed grid, is not supported")
     corners = bool(node.attribute("align_corners", 0))
@@ -160,8 +160,3 @@ def _weighted(
             term = graph.add(Scale(weights, None, ROUNDING if rounded else 0.0), [term])
         terms.append(term)
     return graph.add(Combine((1,) * len(terms)), terms) if len(terms) > 1 else terms[0]
-
-
-def _text(node: OnnxNode, name: str, default: str) -> str:
-    value = node.attribute(name, default)
-    return value.decode() if isinstance(value, bytes) else str(value)

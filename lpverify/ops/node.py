@@ -57,6 +57,11 @@ class OnnxNode:
         value = self.attributes.get(name)
         return default if value is None else value
 
+    def text(self, name: str, default: str) -> str:
+        """An attribute that is a string."""
+        value = self.attribute(name, default)
+        return value.decode() if isinstance(value, bytes) else str(value)
+
     def operand(self, index: int) -> Constant | int | None:
         """The operand, None past the end."""
         return self.operands[index] if index < len(self.operands) else None

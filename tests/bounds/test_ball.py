@@ -33,8 +33,9 @@ from lpverify.ops.base import AffineOp
 from lpverify.ops.convolution import Conv
 from lpverify.ops.linear import Combine, Linear, MatMulConstant, Scale, SparseLinear, Sum
 from lpverify.ops.piecewise import Relu
-from lpverify.ops.resample import AxisMap, ConvTranspose
+from lpverify.ops.resample import AxisMap
 from lpverify.ops.shape import Broadcast, Pad, Reshape, Transpose
+from lpverify.ops.transposed import ConvTranspose
 
 SCALES = (1.0, 1e-200, 1e200, 1e-12)
 

@@ -29,7 +29,7 @@ from lpverify.ops.base import AffineOp
 from lpverify.ops.convolution import Conv
 from lpverify.ops.indicators import Known
 from lpverify.ops.linear import Combine, Linear, MatMulConstant, Scale, SparseLinear, Sum
-from lpverify.ops.resample import AxisMap, ConvTranspose
+from lpverify.ops.resample import AxisMap
 from lpverify.ops.shape import (
     Broadcast,
     Concat,
@@ -40,6 +40,7 @@ from lpverify.ops.shape import (
     Slice,
     Transpose,
 )
+from lpverify.ops.transposed import ConvTranspose
 
 UNIT = 2.0**-53
 

@@ -43,6 +43,21 @@ def casting(kind: int, addend: int = 0) -> Model:
     return model_of(nodes, [numpy_helper.from_array(np.asarray([[addend]], dtype), "c")], (1, 1), 14)
 
 
+def test_overflow_of_one_part_is_not_unsat() -> None:
+    """Powers with different exponents are put together at the end; 2^75 in 32 bits is negative."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT32),
+        helper.make_node("Pow", ["whole", "c"], ["power"]),
+        helper.make_node("Cast", ["power"], ["y"], to=TensorProto.FLOAT),
+    ]
+    constants = [numpy_helper.from_array(np.array([[4, 75]], np.int32), "c")]
+    model = model_of(nodes, constants, (2, 2), 15)
+    box = box_assertions([2, 2], [2, 2])
+    for output, holds in ((0, True), (1, False)):
+        query = query_of(model, f"{box}(assert (<= Y_{output} -1.0))")
+        assert isinstance(verify_query(model, query, Config(deadline=Deadline.after(3))), Unsat) == holds
+
+
 @pytest.mark.parametrize(("kind", "addend"), [(TensorProto.INT8, 0), (TensorProto.INT32, 2**31 - 50)])
 def test_overflow_is_not_unsat(kind: int, addend: int) -> None:
     """The runtime wraps around to negative numbers, the sum over the reals is positive."""
