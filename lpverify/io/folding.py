@@ -75,8 +75,18 @@ def fold(
         raise UnsupportedError("constant subgraph with an op whose rounding is not tracked")
     if error and not floats:
         raise UnsupportedError("an integer computed from rounded constants")
+    if node.op_type == "Pow":
+        _require_range(present[0], present[1], results[0])
     names = [name for name in node.output if name]
     return {name: Constant(r, error) for name, r in zip(names, results, strict=False)}
+
+
+def _require_range(base: Constant, exponent: Constant, power: np.ndarray) -> None:
+    """Refuses powers of whole numbers that leave the range of their type: runtimes differ then."""
+    with np.errstate(over="ignore", divide="ignore"):
+        size = np.abs(base.array.astype(np.float64)) ** exponent.array.astype(np.float64)
+    if not (size <= min(int(np.iinfo(power.dtype).max), 2**53)).all():
+        raise UnsupportedError("a constant power that leaves the range of its type")
 
 
 def _computed(node: Any, operands: list[Constant]) -> Constant | None:

@@ -11,6 +11,7 @@ from lpverify.ops.bilinear import product
 from lpverify.ops.elementary import Exp, InverseSqrt, Log, Reciprocal, Sqrt, Square
 from lpverify.ops.indicators import Known
 from lpverify.ops.linear import ROUNDING, Combine, Sum, align, multiply_constant, shift
+from lpverify.ops.node import normal_axis
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.reduce import reduction_axes
 from lpverify.ops.shape import Concat, Gather, Transpose, broadcast_to, reshape_to, take_range
@@ -119,7 +120,7 @@ def _along(node: OnnxNode, graph: GraphBuilder, log: bool) -> int:
         result = function(flat, graph)
         graph.note_order(result, flat)
         return reshape_to(result, shape, graph)
-    axis = node.attribute("axis", -1) % len(shape)
+    axis = normal_axis(node.attribute("axis", -1), len(shape))
     if axis == len(shape) - 1:
         result = function(value, graph)
         graph.note_order(result, value)
@@ -171,7 +172,7 @@ def _scaled(value: int, node: OnnxNode, graph: GraphBuilder, shape: tuple[int, .
 
 def _from_axis(node: OnnxNode, graph: GraphBuilder) -> list[int]:
     rank = len(graph.shape(node.value()))
-    return list(range(node.attribute("axis", -1) % rank, rank))
+    return list(range(normal_axis(node.attribute("axis", -1), rank), rank))
 
 
 @importer("LayerNormalization", 17)

@@ -16,6 +16,7 @@ from lpverify.ops.bilinear import product
 from lpverify.ops.indicators import is_positive, is_zero, negative, whole_part
 from lpverify.ops.linear import Combine, Sum, multiply_constant, shift
 from lpverify.ops.matrix import matrix_product, multiply_matrix
+from lpverify.ops.node import normal_axis
 from lpverify.ops.select import grid, numbered, pick, wrapped
 from lpverify.ops.shape import Gather, Transpose, broadcast_to, reshape_to, take_range
 
@@ -87,7 +88,7 @@ def _plus_zero(result: int, zero: int, graph: GraphBuilder) -> int:
 
 
 def _axis(node: OnnxNode) -> int:
-    return int(node.attribute("axis", 0)) % len(node.shapes[0])
+    return normal_axis(node.attribute("axis", 0), len(node.shapes[0]))
 
 
 @importer("Gather", 1, 11, 13, whole=True)

@@ -15,6 +15,7 @@ from lpverify.ops.cast import Within
 from lpverify.ops.gather import from_end, one_hot
 from lpverify.ops.indicators import Known, choice, is_positive, negative, rectified, truth, whole
 from lpverify.ops.linear import Combine, Linear
+from lpverify.ops.node import normal_axis
 from lpverify.ops.reduce import maximum_along
 from lpverify.ops.shape import Gather, Transpose, reshape_to
 from lpverify.ops.steps import Trunc
@@ -72,7 +73,7 @@ def _place(value: int, last: bool, is_whole: bool, graph: GraphBuilder) -> int:
 
 def _extreme_place(node: OnnxNode, graph: GraphBuilder, largest: bool) -> int:
     value, shape = node.value(), node.shapes[0]
-    axis = node.attribute("axis", 0) % len(shape)
+    axis = normal_axis(node.attribute("axis", 0), len(shape))
     value = _swapped(value if largest else negative(value, graph), axis, graph)
     index = _place(value, bool(node.attribute("select_last_index", 0)), node.whole(), graph)
     index = _swapped(index, axis, graph)
@@ -97,7 +98,7 @@ def arg_min(node: OnnxNode, graph: GraphBuilder) -> int:
 def hardmax(node: OnnxNode, graph: GraphBuilder) -> int:
     """1 for the first largest element along an axis (all axes from it on, before version 13), else 0."""
     value, shape = node.value(), node.shapes[0]
-    axis = node.attribute("axis", 1 if node.version < 13 else -1) % len(shape)
+    axis = normal_axis(node.attribute("axis", 1 if node.version < 13 else -1), len(shape))
     if node.version < 13:
         flat = reshape_to(value, (*shape[:axis], int(np.prod(shape[axis:]))), graph)
         return reshape_to(_winner(flat, False, False, graph), shape, graph)
@@ -110,7 +111,8 @@ def top_k(node: OnnxNode, graph: GraphBuilder) -> list[int]:
     count = node.attribute("k") if node.version < 10 else int(node.constant(1).array.reshape(-1)[0])
     if count != 1:
         raise UnsupportedError(f"k={count} is not supported, only 1")
-    axis, largest = node.attribute("axis", -1) % len(node.shapes[0]), node.attribute("largest", 1)
+    axis = normal_axis(node.attribute("axis", -1), len(node.shapes[0]))
+    largest = node.attribute("largest", 1)
     value = node.value() if largest else negative(node.value(), graph)
     best = maximum_along(value, axis, graph)
     best = best if largest else negative(best, graph)
@@ -132,7 +134,7 @@ def one_hot_(node: OnnxNode, graph: GraphBuilder) -> int:
     chosen = one_hot(index, depth, graph)
     rank = len(graph.shape(chosen))
     order = list(range(rank - 1))
-    order.insert(node.attribute("axis", -1) % rank, rank - 1)
+    order.insert(normal_axis(node.attribute("axis", -1), rank), rank - 1)
     if order != sorted(order):
         chosen = graph.add(Transpose(tuple(order)), [chosen])
     off, on = (Constant(np.asarray(values.array.reshape(-1)[i]), values.error) for i in (0, 1))

@@ -124,3 +124,14 @@ class GraphBuilder(Protocol):
 
     def note_sum(self, value: int) -> None:
         """Notes that along the last axis the elements of a value sum up to 1."""
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """The axis counted from 0.
+
+    Raises:
+        UnsupportedError: There is no such axis.
+    """
+    if not -rank <= axis < rank:
+        raise UnsupportedError(f"axis {axis} of a tensor with {rank} axes")
+    return int(axis) % rank

@@ -12,6 +12,7 @@ from lpverify.ops.convolution import ceil_pads, pool_window, window_sum
 from lpverify.ops.elementary import InverseSqrt, RealPower, Reciprocal, Sqrt, Square, power
 from lpverify.ops.indicators import IsZero, Known
 from lpverify.ops.linear import ROUNDING, Combine, multiply_constant
+from lpverify.ops.node import normal_axis
 from lpverify.ops.piecewise import Relu
 from lpverify.ops.resample import AxisMap
 
@@ -68,7 +69,7 @@ def lp_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
     p, value = _order(node), node.value()
     if p > 2:
         raise UnsupportedError("only the norms 1 and 2 are supported")
-    axis = node.attribute("axis", -1) % len(graph.shape(value))
+    axis = normal_axis(node.attribute("axis", -1), len(graph.shape(value)))
     powers = total(_powers(value, p, graph), [axis], graph)
     powers = graph.add(Combine((1, 1)), [powers, graph.add(IsZero(), [powers])])
     inverse = graph.add(Reciprocal() if p == 1 else InverseSqrt(), [powers])
@@ -79,7 +80,7 @@ def lp_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
 def mean_variance_normalization(node: OnnxNode, graph: GraphBuilder) -> int:
     """`(x - mean) / (deviation + 1e-9)`."""
     value = node.value()
-    axes = [a % len(graph.shape(value)) for a in node.attribute("axes", (0, 2, 3))]
+    axes = [normal_axis(a, len(graph.shape(value))) for a in node.attribute("axes", (0, 2, 3))]
     rest = minus(value, average(value, axes, graph), graph)
     deviation = graph.add(Sqrt(), [average(graph.add(Square(), [rest]), axes, graph)])
     return product(rest, graph.add(Reciprocal(), [plus(deviation, MVN_EPSILON, graph)]), graph)

@@ -16,6 +16,7 @@ from lpverify.ops.convolution import convolved
 from lpverify.ops.grouping import by_number
 from lpverify.ops.linear import ROUNDING, align, checked, divide_constant, multiply_constant, shift
 from lpverify.ops.matrix import multiplied
+from lpverify.ops.node import normal_axis
 from lpverify.ops.steps import Round, StepOp
 
 QUANTISED = {kind: Within.RANGES[kind] for kind in ("int8", "uint8", "int16", "uint16")}
@@ -52,7 +53,7 @@ def granular(parameter: np.ndarray, shape: tuple[int, ...], axis: int, block: in
     """A scale or zero point for a tensor, an axis or blocks of one, made to broadcast to a shape."""
     if parameter.size == 1:
         return parameter.reshape(())
-    axis = axis % len(shape)
+    axis = normal_axis(axis, len(shape))
     if block:
         parameter = parameter.take(np.arange(shape[axis]) // block, axis)
     elif parameter.ndim == 1:

@@ -7,6 +7,7 @@ import numpy as np
 from lpverify.ops.arithmetic import sum_values
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.linear import ROUNDING, Combine, Sum, multiply_constant
+from lpverify.ops.node import normal_axis
 from lpverify.ops.piecewise import maximum
 from lpverify.ops.shape import Concat, reshape_to, take_range
 
@@ -17,7 +18,7 @@ def reduction_axes(node: OnnxNode, graph: GraphBuilder) -> tuple[tuple[int, ...]
     rank = len(graph.shape(node.value()))
     if not axes:
         axes = [] if node.attribute("noop_with_empty_axes", 0) else range(rank)
-    return tuple(sorted({int(a) % rank for a in axes})), bool(node.attribute("keepdims", 1))
+    return tuple(sorted({normal_axis(int(a), rank) for a in axes})), bool(node.attribute("keepdims", 1))
 
 
 def _reduce(node: OnnxNode, graph: GraphBuilder, mean: bool) -> int:

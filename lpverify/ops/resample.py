@@ -16,6 +16,7 @@ from lpverify.errors import UnsupportedError
 from lpverify.interval import Array, namespace
 from lpverify.ops.base import RATIONAL_COST, AffineOp, Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.linear import ROUNDING, Scale
+from lpverify.ops.node import normal_axis
 from lpverify.ops.shape import Gather
 
 
@@ -269,7 +270,7 @@ def resize(node: OnnxNode, graph: GraphBuilder) -> int:
         bool(node.attribute("exclude_outside", 0)),
     )
     shape = graph.shape(node.value())
-    chosen = [a % len(shape) for a in node.attribute("axes", range(len(shape)))]
+    chosen = [normal_axis(a, len(shape)) for a in node.attribute("axes", range(len(shape)))]
     parts = tuple(shape[a] for a in chosen)
     scales = _floats(node.optional(2))
     axes = _fitted(node, parts) if scales is None else _scaled(parts, scales)

@@ -11,6 +11,7 @@ import numpy as np
 
 from lpverify.errors import UnsupportedError
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
+from lpverify.ops.node import normal_axis
 from lpverify.ops.shape import Concat, Gather, Pad, Transpose, operand_value, reshape_to, take_range
 
 
@@ -102,7 +103,7 @@ def pad(node: OnnxNode, graph: GraphBuilder) -> int:
 def _pads(node: OnnxNode, rank: int) -> tuple[list[int], list[int]]:
     """Pads before and after each axis."""
     pads, axes = node.integers("pads", 1), node.integers("", 3)
-    axes = range(rank) if axes is None else [a % rank for a in axes]
+    axes = range(rank) if axes is None else [normal_axis(a, rank) for a in axes]
     before, after = [0] * rank, [0] * rank
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[i + len(axes)]

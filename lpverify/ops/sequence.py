@@ -5,6 +5,7 @@ import numpy as np
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, importer
 from lpverify.ops.bilinear import product
 from lpverify.ops.linear import Scale
+from lpverify.ops.node import normal_axis
 from lpverify.ops.resample import AxisMap
 from lpverify.ops.select import pick
 from lpverify.ops.shape import Concat, take_range
@@ -12,7 +13,7 @@ from lpverify.ops.shape import Concat, take_range
 
 def _axis(node: OnnxNode, graph: GraphBuilder) -> int:
     """The axis, the second operand."""
-    return int(node.constant(1).array.reshape(-1)[0]) % len(graph.shape(node.value()))
+    return normal_axis(int(node.constant(1).array.reshape(-1)[0]), len(graph.shape(node.value())))
 
 
 def _numbers(shape: tuple[int, ...]) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from lpverify.errors import UnsupportedError
 from lpverify.interval import Array, Box, namespace, round_down, round_up
 from lpverify.ops.base import Constant, GraphBuilder, OnnxNode, SelectionOp, importer
+from lpverify.ops.node import normal_axis
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,11 @@ def squeeze(node: OnnxNode, graph: GraphBuilder) -> int:
     """Axes of length 1 removed."""
     have = graph.shape(node.value())
     axes = node.integers("axes", 1)
-    drop = [i for i, n in enumerate(have) if n == 1] if axes is None else [a % len(have) for a in axes]
+    drop = (
+        [i for i, n in enumerate(have) if n == 1]
+        if axes is None
+        else [normal_axis(a, len(have)) for a in axes]
+    )
     return reshape_to(node.value(), [n for i, n in enumerate(have) if i not in drop], graph)
 
 
@@ -299,7 +304,7 @@ def unsqueeze(node: OnnxNode, graph: GraphBuilder) -> int:
     have = list(graph.shape(node.value()))
     axes = node.integers("axes", 1)
     rank = len(have) + len(axes)
-    for axis in sorted(a % rank for a in axes):
+    for axis in sorted(normal_axis(a, rank) for a in axes):
         have.insert(axis, 1)
     return reshape_to(node.value(), have, graph)
 
@@ -308,7 +313,7 @@ def _slice_arguments(node: OnnxNode, rank: int) -> tuple[list[int], list[int], l
     starts, ends = node.integers("starts", 1), node.integers("ends", 2)
     axes = node.integers("axes", 3) or list(range(len(starts)))
     steps = node.integers("steps", 4) or [1] * len(starts)
-    return starts, ends, [a % rank for a in axes], steps
+    return starts, ends, [normal_axis(a, rank) for a in axes], steps
 
 
 @importer("Slice", 1, 10, 11, 13, whole=True)
@@ -342,7 +347,7 @@ def split(node: OnnxNode, graph: GraphBuilder) -> list[int]:
     """One slice for each output."""
     value = node.value()
     have = graph.shape(value)
-    axis = node.attribute("axis", 0) % len(have)
+    axis = normal_axis(node.attribute("axis", 0), len(have))
     sizes = node.integers("split", 1)
     if sizes is None:
         count = node.attribute("num_outputs", node.outputs)
@@ -367,7 +372,7 @@ def concat(node: OnnxNode, graph: GraphBuilder) -> int:
     values = [part for part in parts if part is not None]
     if len(values) == 1:
         return values[0]
-    axis = node.attribute("axis") % len(graph.shape(values[0]))
+    axis = normal_axis(node.attribute("axis"), len(graph.shape(values[0])))
     return graph.add(Concat(axis, tuple(graph.shape(v)[axis] for v in values)), values)
 
 

@@ -220,3 +220,26 @@ def test_a_result_must_have_the_shape_that_onnx_infers(monkeypatch: pytest.Monke
 def test_domains_may_be_spelled_out() -> None:
     graph = graph_proto([node_of("Relu", ["x"], ["y"], domain="ai.onnx")], {"x": (1, [1, 2])}, {"y": 1})
     assert import_model(model_proto(graph).SerializeToString()).network.output
+
+
+def test_axes_that_do_not_exist_are_refused() -> None:
+    """Function operators have no shape inference that would notice; found by fuzzing."""
+    ends = {"x": (TensorProto.FLOAT, [1, 2, 3, 1])}
+    for axes in ([64, -2], [4], [-5]):
+        nodes = [helper.make_node("MeanVarianceNormalization", ["x"], ["y"], axes=axes)]
+        with pytest.raises((OnnxError, UnsupportedError), match=r"ax[ei]s"):
+            graph = graph_proto(nodes, ends, {"y": TensorProto.FLOAT})
+            import_model(model_proto(graph, 13).SerializeToString())
+
+
+def test_powers_of_constants_that_overflow_are_refused() -> None:
+    """Runtimes compute them in floating point or not, so that they differ; found by fuzzing."""
+    ends, constants = {"x": (TensorProto.INT32, [2])}, {"c": np.array([8454148, 3], np.int32)}
+    nodes = [helper.make_node("Pow", ["c", "c"], ["p"]), helper.make_node("Add", ["x", "p"], ["y"])]
+    with pytest.raises(UnsupportedError, match="leaves the range"):
+        graph = graph_proto(nodes, ends, {"y": TensorProto.INT32}, constants)
+        import_model(model_proto(graph).SerializeToString())
+    nodes[0] = helper.make_node("Pow", ["d", "d"], ["p"])
+    small = graph_proto(nodes, ends, {"y": TensorProto.INT32}, {"d": np.array([5, 3], np.int32)})
+    model = import_model(model_proto(small).SerializeToString())
+    assert model.network(np.array([[1.0, 2.0]])).tolist() == [[3126.0, 29.0]]
