@@ -21,7 +21,7 @@ _FLAGS = names_of(  # of which implementations take other numbers as they like
     "align_corners allowzero antialias ceil_mode centered count_include_pad detect_negative detect_positive",
     "exclude_outside exclusive fmod input_forget interleaved is_causal keepdims largest layout",
     "linear_before_reset noop_with_empty_axes normalize_variance periodic reverse select_last_index sorted",
-    "storage_order transA transB upper",
+    "saturate storage_order transA transB upper",
 )
 _EQUATION = re.compile(rb"(?:[A-Za-z ]|\.\.\.|,|->)*")
 _MOST = 2**31  # of numbers in attributes; ONNX's own code keeps axes and the like in 32 bits

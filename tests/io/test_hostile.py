@@ -243,3 +243,11 @@ def test_powers_of_constants_that_overflow_are_refused() -> None:
     small = graph_proto(nodes, ends, {"y": TensorProto.INT32}, {"d": np.array([5, 3], np.int32)})
     model = import_model(model_proto(small).SerializeToString())
     assert model.network(np.array([[1.0, 2.0]])).tolist() == [[3126.0, 29.0]]
+
+
+def test_flags_that_are_none_are_refused() -> None:
+    """One implementation reads memory that is not its own; found by fuzzing."""
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.DOUBLE, saturate=2**24)
+    graph = graph_proto([node], {"x": (TensorProto.FLOAT, [2])}, {"y": TensorProto.DOUBLE})
+    with pytest.raises(OnnxError, match="neither 0 nor 1"):
+        import_model(model_proto(graph, 23).SerializeToString())
