@@ -1,0 +1,1 @@
+"""Certified robustness of whole data sets: verdicts, radii, smoothing, Lipschitz certificates, reports."""
