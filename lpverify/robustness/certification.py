@@ -72,9 +72,10 @@ class Radii:
 
     Attributes:
         method: Its name.
-        lower: The largest proven radius of each sample, 0 where it is misclassified `(N,)`.
+        lower: The largest proven radius of each sample, 0 where it is misclassified, never above `upper`
+            `(N,)`.
         upper: The distance of the nearest counterexample, 0 where it is misclassified, infinite where none
-            is known `(N,)`.
+            is known and for `smoothing`, which counterexamples say nothing about `(N,)`.
     """
 
     method: str
@@ -134,16 +135,14 @@ class Certification:
         verdicts = [r.verdict(method, eps) for r in self.records]
         tried = [r.tried[method, eps] for r in self.records if (method, eps) in r.tried]
         proven, refuted = verdicts.count("proven"), verdicts.count("refuted")
-        if method == SMOOTHED:  # wrong or abstaining, whatever the radius
-            refuted = sum(a.verdict == "refuted" for a in tried)
         seconds = sum(a.seconds for a in tried)
         return Row(method, eps, proven, refuted, len(verdicts) - proven - refuted, seconds)
 
     def radii(self, method: str) -> Radii:
         """Of all samples."""
-        lower = [float(r.proven(method) or 0) if _right(r, method) else 0.0 for r in self.records]
-        upper = [_upper(r) if _right(r, method) else 0.0 for r in self.records]
-        return Radii(method, np.array(lower), np.array(upper))
+        upper = np.array([_upper(r, method) for r in self.records])
+        lower = np.array([float(r.proven(method) or 0) for r in self.records])
+        return Radii(method, np.minimum(lower, upper), upper)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A table with a line for each sample, method and radius.
@@ -156,9 +155,10 @@ class Certification:
         return frame_of(self)
 
 
-def _right(record: Record, method: str) -> bool:
-    return method == SMOOTHED or (record.clean is not None and record.clean.correct)
-
-
-def _upper(record: Record) -> float:
+def _upper(record: Record, method: str) -> float:
+    """The smallest radius known to be too large; counterexamples do not count for the smoothed classifier."""
+    if method == SMOOTHED:
+        return float("inf")
+    if record.clean is not None and not record.clean.correct:
+        return 0.0
     return float("inf") if record.refuted is None else float(record.refuted)

@@ -164,12 +164,15 @@ class Record:
                 return "refuted"
             if refuted is not None and refuted <= eps:
                 return "refuted"
-        return "proven" if proven is not None and eps <= proven else "unknown"
+        if proven is not None and eps <= proven:
+            return "proven"
+        tried = self.tried.get((method, eps)) if method == SMOOTHED else None
+        return "refuted" if tried is not None and tried.verdict == "refuted" else "unknown"
 
     def decided_by(self, method: str, eps: Fraction) -> str:
         """The technique behind the verdict."""
         verdict = self.verdict(method, eps)
-        if verdict == "refuted":
+        if verdict == "refuted" and method != SMOOTHED:
             wrong = self.clean is not None and not self.clean.correct
             return "clean" if wrong or self.nearest is None else self.nearest.source
         if verdict == "proven":

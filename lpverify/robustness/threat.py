@@ -89,7 +89,7 @@ class Threat:
         ends: list[Formula] = []
         for i in range(n):
             ends += [Atom(((i, -1),), -lower[i]), Atom(((i, 1),), upper[i])]
-        wrong: tuple[Formula, ...] = tuple(_reaches(n + label, n + rival) for rival in self.rivals(label))
+        wrong: tuple[Formula, ...] = tuple(lead(n, label, rival) for rival in self.rivals(label))
         return Query(n, self.classes, And((*ends, Or(wrong))))
 
     def distance(self, x: np.ndarray, point: np.ndarray) -> Fraction | None:
@@ -115,9 +115,9 @@ class Threat:
         return _root_above(sum((g * g for g in gaps), Fraction(0)))
 
 
-def _reaches(label: int, rival: int) -> Atom:
-    """`output of the label - output of the rival <= 0`."""
-    terms = ((label, 1), (rival, -1))
+def lead(inputs: int, label: int, rival: int) -> Atom:
+    """`output of the label - output of the rival <= 0`, the outputs numbered after the inputs."""
+    terms = ((inputs + label, 1), (inputs + rival, -1))
     return Atom(terms if label < rival else terms[::-1], 0)
 
 
