@@ -146,7 +146,7 @@ def evaluate(
         linear = _bound_in_parts(frame, seeds, warm, batch.splits, parts)
     else:
         linear = bound_rows(frame, seeds, warm, batch.splits, trace)
-    best = linear.concretize(frame.boxes[0])
+    best = linear.concretize(frame.boxes[0], frame.ball)
     affordable = len(parts) == 1 and footprint(frame, rows.shape[1]) <= arithmetic.memory
     if effort.schedule is not None and affordable and not refuted(best).all():
         start = initial(frame, rows.shape[1], batch.splits, warm)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -38,52 +38,31 @@ def chain(method: str) -> tuple[str, ...]:
 class BatchedBounds:
     """`ibp`, `crown-ibp`, `forward`, `crown` or `alpha-crown` for many samples together.
 
-    A question that a cheaper method answers is not asked of a dearer one, and never twice.
+    Each is the technique alone: what cheaper ones prove is not looked at.
 
     Attributes:
         margins: The network, the samples and the threat.
-        method: The dearest technique used.
-        name: What the attempts are called.
-        effort: Of that technique; None: its usual one.
-        deadline: When to stop; what is not reached is not answered.
+        name: Of the method.
     """
 
     margins: Margins
-    method: str
     name: str
-    effort: Effort | None = None
-    deadline: Deadline = field(default_factory=Deadline)
 
     def answer(self, questions: Sequence[Question]) -> Iterator[Attempt]:
         """Yields an attempt for each question."""
-        stages = [m for m in chain(self.method) if m == self.method or m == "ibp"]
-        open_ = list(questions)
-        for stage in stages:
-            left: list[Question] = []
-            for attempt in self._stage(stage, open_):
-                if attempt.verdict == "proven" or stage == stages[-1]:
-                    yield attempt
-                else:
-                    left.append(Question(attempt.sample, attempt.eps))
-            open_ = left
-
-    def _stage(self, stage: str, questions: Sequence[Question]) -> Iterator[Attempt]:
         size = self.margins.batch
-        size = max(1, int(size / COSTLIER)) if stage == "alpha-crown" else size
+        size = max(1, int(size / COSTLIER)) if self.name == "alpha-crown" else size
         for part in slices(len(questions), size):
-            if self.deadline.passed:
-                return
             some, start = questions[part], time.monotonic()
-            margins = self._margins(stage, [q.sample for q in some], [q.eps for q in some])
+            found = self._bound([q.sample for q in some], [q.eps for q in some])
             seconds = (time.monotonic() - start) / len(some)
-            for question, margin in zip(some, margins.tolist(), strict=True):
-                yield attempt_of(question, self.name, stage, margin, seconds)
+            for question, margin in zip(some, found.tolist(), strict=True):
+                yield attempt_of(question, self.name, margin, seconds)
 
-    def _margins(self, stage: str, samples: Sequence[int], eps: Sequence[Fraction]) -> np.ndarray:
-        if stage == "ibp":
+    def _bound(self, samples: Sequence[int], eps: Sequence[Fraction]) -> np.ndarray:
+        if self.name == "ibp":
             return self.margins.intervals(samples, eps)
-        effort = self.effort if self.effort is not None and stage == self.method else BATCHED[stage]
-        return backward_margins(self.margins, samples, eps, effort)
+        return backward_margins(self.margins, samples, eps, BATCHED[self.name])
 
 
 def backward_margins(
@@ -96,12 +75,12 @@ def backward_margins(
     return np.array([low[:count].min() for low, count in zip(found.lower, counts, strict=True)])
 
 
-def attempt_of(question: Question, method: str, stage: str, margin: float, seconds: float) -> Attempt:
-    """By a certified lower bound of the smallest lead; NaN and zero prove nothing."""
-    proven = margin > 0
-    reason = "" if proven else "the bound is too loose"
-    verdict = "proven" if proven else "unknown"
-    return Attempt(question.sample, method, question.eps, verdict, stage, seconds, reason, margin)  # type: ignore[arg-type]
+def attempt_of(question: Question, method: str, margin: float, seconds: float) -> Attempt:
+    """By a certified lower bound of the smallest lead; NaN, zero and infinities prove nothing."""
+    sample, eps = question.sample, question.eps
+    if 0 < margin < math.inf:
+        return Attempt(sample, method, eps, "proven", method, seconds, "", margin)
+    return Attempt(sample, method, eps, "unknown", method, seconds, "the bound is too loose", margin)
 
 
 @dataclass(frozen=True)
@@ -128,9 +107,10 @@ class SingleBounds:
                 margin, reason = self.margin(question), ""
             except UnsupportedError as error:
                 margin, reason = -math.inf, str(error)
-            attempt = attempt_of(question, self.name, self.name, margin, time.monotonic() - start)
+            attempt = attempt_of(question, self.name, margin, time.monotonic() - start)
             yield replace(attempt, reason=reason) if reason else attempt
 
+    @np.errstate(over="ignore", invalid="ignore")  # boxes may be unbounded; what is undefined proves nothing
     def margin(self, question: Question) -> float:
         """A certified lower bound of the smallest lead."""
         margins, settings = self.margins, Settings(self.solver, Deadline().within(self.seconds))

@@ -72,11 +72,14 @@ class Margins:
         """Of a model and what is asked about it.
 
         Raises:
-            InputError: The model is no classifier.
+            InputError: The model is no classifier, or the samples or the threat are not made for it.
             UnsupportedError: It can't be bounded.
         """
-        classes_of(model)
         network, n = model.network, model.network.input_size
+        if classes_of(model) != threat.classes:
+            raise InputError(f"the threat has {threat.classes} classes, the network {classes_of(model)}")
+        if samples.x.shape[1] != n:
+            raise InputError(f"samples have {samples.x.shape[1]} elements, the network takes {n}")
         if len(network.nodes[network.output].shape) != 1:
             raise UnsupportedError("the output is not flat")
         if network.ranked is not None:  # such as what a softmax is applied to: leads have the same signs

@@ -47,7 +47,13 @@ class Threat:
             raise InputError(f"clip: {self.clip[0]} is not below {self.clip[1]}")
 
     def rivals(self, label: int) -> tuple[int, ...]:
-        """The classes that a counterexample's output may reach the label's with."""
+        """The classes that a counterexample's output may reach the label's with.
+
+        Raises:
+            InputError: There is no such class.
+        """
+        if not 0 <= label < self.classes:
+            raise InputError(f"label {label}: the classes of this network are 0 to {self.classes - 1}")
         if self.targets == "next":
             return ((label + 1) % self.classes,)
         return tuple(i for i in range(self.classes) if i != label)
@@ -61,6 +67,7 @@ class Threat:
             lower, upper = [max(v, low) for v in lower], [min(v, high) for v in upper]
         return lower, upper
 
+    @np.errstate(over="ignore", invalid="ignore")  # ends beyond the floats become infinite
     def region(self, x: np.ndarray, eps: Sequence[Fraction]) -> Region:
         """Samples `(B, n)`, each with its own radius, as a batch of regions: rounded outward.
 
@@ -104,15 +111,12 @@ class Threat:
             if Fraction(float(point.min())) < low or Fraction(float(point.max())) > high:
                 return None
         moved = np.flatnonzero(point != x)
-        gaps = [
-            abs(Fraction(p) - Fraction(c))
-            for p, c in zip(point[moved].tolist(), x[moved].tolist(), strict=True)
-        ]
+        gaps, unit = _gaps(point[moved], x[moved])
         if self.norm == math.inf:
-            return max(gaps, default=Fraction(0))
+            return Fraction(max(gaps, default=0), unit)
         if self.norm == 1:
-            return sum(gaps, Fraction(0))
-        return _root_above(sum((g * g for g in gaps), Fraction(0)))
+            return Fraction(sum(gaps), unit)
+        return _root_above(Fraction(sum(g * g for g in gaps), unit * unit))
 
 
 def lead(inputs: int, label: int, rival: int) -> Atom:
@@ -121,9 +125,21 @@ def lead(inputs: int, label: int, rival: int) -> Atom:
     return Atom(terms if label < rival else terms[::-1], 0)
 
 
+def _gaps(first: np.ndarray, second: np.ndarray) -> tuple[list[int], int]:
+    """How far floats are apart, exactly: whole numbers, and what to divide them by."""
+    ratios = [v.as_integer_ratio() for v in (*first.tolist(), *second.tolist())]
+    unit = max((below for _, below in ratios), default=1)  # all are powers of two
+    whole = [above * (unit // below) for above, below in ratios]
+    return [abs(p - c) for p, c in zip(whole[: len(first)], whole[len(first) :], strict=True)], unit
+
+
 def _root_above(square: Fraction) -> Fraction:
-    """A float not below the root, within two units in its last place."""
-    guess = math.sqrt(float_above(square))
-    while Fraction(guess) ** 2 < square:
+    """A number not below the root, within two units in the last place of a float."""
+    if not square:
+        return square
+    half = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
+    scale = Fraction(2) ** half  # squares of huge and tiny numbers are no floats
+    guess = math.sqrt(float_above(square / scale**2))
+    while (scale * Fraction(guess)) ** 2 < square:
         guess = math.nextafter(guess, math.inf)
-    return Fraction(guess)
+    return scale * Fraction(guess)
