@@ -19,6 +19,7 @@ import numpy as np
 from lpverify import __version__
 from lpverify.bounding import BoundsResult, ValueBounds, bounds
 from lpverify.errors import InputError, UnsupportedError
+from lpverify.io.arrays import read_npy
 from lpverify.io.files import write_atomically
 from lpverify.io.onnx import ModelLimits, load_model
 from lpverify.io.results import ReportFile
@@ -154,21 +155,11 @@ def read_array(path: str, rounding: Callable[[Number], float], flat: bool = Fals
         raise InputError(f"{path}: expected a .npy, .csv or .txt file")
     try:
         if ending == ".npy":
-            return _read_npy(path)
+            return read_npy(path)
         array = _read_text(path, rounding)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     return array.reshape(-1) if flat else array
-
-
-def _read_npy(path: str) -> np.ndarray:
-    with open(path, "rb") as file:
-        try:
-            return np.lib.format.read_array(file, allow_pickle=False)
-        except OSError:
-            raise
-        except Exception as error:  # noqa: BLE001  (a damaged header can raise nearly anything)
-            raise InputError(f"{path}: no readable .npy file: {' '.join(str(error).split())[:200]}") from None
 
 
 def _read_text(path: str, rounding: Callable[[Number], float]) -> np.ndarray:
