@@ -126,18 +126,40 @@ def _gradient(
     arithmetic: Arithmetic, case: Case, x: np.ndarray, turn: int, direction: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Violations `(N,)` and a descent gradient `(N, n)`."""
+    values = np.zeros(0)
+
+    def seed_of(outputs: np.ndarray) -> np.ndarray:
+        nonlocal values
+        forms = outputs[:, case.forms]
+        values = case.violation(forms)
+        weights = active_atoms(case, forms, turn)
+        if direction is not None:
+            weights[: len(direction)] = direction
+        seed = np.zeros(outputs.shape)
+        np.add.at(seed.T, case.forms, weights.T)
+        return seed
+
+    _, gradient = values_and_gradient(arithmetic, x, seed_of)
+    return values, gradient.astype(np.float64, copy=False)
+
+
+def values_and_gradient(
+    arithmetic: Arithmetic, x: np.ndarray, seed_of: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The network's outputs at points `(N, n)` in float64, and a gradient at each; proposals only.
+
+    Args:
+        arithmetic: Where to compute.
+        x: The points.
+        seed_of: From the outputs `(N, *shape)` to the weights of each, of the same shape, whose weighted
+            sum the gradient `(N, n)` is of; that comes in the type of the coefficients.
+    """
     network = arithmetic.network
-    points = arithmetic.array(x)
-    evaluated = network.evaluate(points)
-    forms = to_numpy(evaluated[-1]).astype(np.float64)[:, case.forms]
-    values = case.violation(forms)
-    weights = active_atoms(case, forms, turn)
-    if direction is not None:
-        weights[: len(direction)] = direction
-    seed = np.zeros((len(x), network.nodes[network.output].shape[0]))
-    np.add.at(seed.T, case.forms, weights.T)
-    gradient = network.gradient(evaluated, arithmetic.array(seed), network.output)
-    return values, to_numpy(gradient).astype(np.float64)
+    evaluated = network.evaluate(arithmetic.array(x))
+    outputs = to_numpy(evaluated[network.output]).astype(np.float64)
+    seed = arithmetic.array(seed_of(outputs))
+    gradient = network.gradient(evaluated, seed, network.output)
+    return outputs, to_numpy(gradient)
 
 
 def active_atoms(case: Case, forms: np.ndarray, turn: int) -> np.ndarray:
