@@ -117,6 +117,10 @@ def to_type_up(array: Array, like: Array) -> Array:
 
 LIBRARY = 2.0**-49  # relative error granted to one float64 library function: 8 ulp, vendors document 1 to 4
 
+BINOMIAL_TAIL = 2.0**-20  # granted to SciPy's incomplete beta function: 2**-38 was seen up to 10**8 trials
+
+NORMAL_TAIL = 2.0**-36  # granted to its normal distribution function: 2**-44 documented, 2**-46 seen
+
 DOUBLE = 2.0**-53  # unit roundoff of float64
 
 SUM_INFLATION = 1.0 + 2.0**-12  # covers the rounding of computed error terms, which are sums by `dot`
