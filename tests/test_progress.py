@@ -4,7 +4,8 @@ import io
 import math
 import time
 
-from lpverify.progress import CLEAR, ProgressLine, describe
+from lpverify.progress import ProgressLine, describe
+from lpverify.terminal import CLEAR
 from lpverify.verdict import Progress
 
 
