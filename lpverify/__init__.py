@@ -4,6 +4,7 @@ The public names are loaded on first use, so that the import itself costs nothin
 """
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -19,19 +20,53 @@ if TYPE_CHECKING:
         verify,
         verify_many,
     )
+    from lpverify.certifying import (
+        Certification,
+        LipschitzBound,
+        Radii,
+        SmoothCertificate,
+        SmoothPrediction,
+        certified_radius,
+        certify,
+        lipschitz,
+        smooth_certify,
+        smooth_predict,
+    )
     from lpverify.errors import InputError, LpverifyError, UnsupportedError
 
+_DATA_SETS = (  # in a module of its own, which takes longer to load
+    "Certification",
+    "LipschitzBound",
+    "Radii",
+    "SmoothCertificate",
+    "SmoothPrediction",
+    "certified_radius",
+    "certify",
+    "lipschitz",
+    "smooth_certify",
+    "smooth_predict",
+)
 __all__ = [
     "BoundsResult",
+    "Certification",
     "Counterexample",
     "InputError",
+    "LipschitzBound",
     "LoadedNetwork",
     "LpverifyError",
+    "Radii",
     "Result",
+    "SmoothCertificate",
+    "SmoothPrediction",
     "UnsupportedError",
     "ValueBounds",
     "bounds",
+    "certified_radius",
+    "certify",
+    "lipschitz",
     "load",
+    "smooth_certify",
+    "smooth_predict",
     "verify",
     "verify_many",
 ]
@@ -52,9 +87,8 @@ sys.modules[__name__].__class__ = _Package
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lpverify import api  # noqa: PLC0415  (loads NumPy)
-
-    return getattr(api, name)
+    home = "lpverify.certifying" if name in _DATA_SETS else "lpverify.api"
+    return getattr(import_module(home), name)  # loads NumPy
 
 
 def __dir__() -> list[str]:

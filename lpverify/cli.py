@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from lpverify import __version__
+from lpverify.certify_options import certify_parser
 from lpverify.errors import InputError, LpverifyError, one_line, out_of_memory
 from lpverify.link import Link
 from lpverify.options import (
@@ -36,6 +37,14 @@ def _verify(args: argparse.Namespace, link: Link | None = None) -> int:
 
 def _bounds(args: argparse.Namespace) -> int:
     from lpverify.bounds_command import run
+    from lpverify.memory import Budget
+
+    Budget(args.memory).limit_allocations()
+    return run(args, _put, _tell)
+
+
+def _certify(args: argparse.Namespace) -> int:
+    from lpverify.certify_command import run
     from lpverify.memory import Budget
 
     Budget(args.memory).limit_allocations()
@@ -75,6 +84,7 @@ def _supports(args: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[Callable[[], Parser], Callable[[argparse.Namespace], int]]] = {
     "verify": (verify_parser, _verify),
     "bounds": (bounds_parser, _bounds),
+    "certify": (certify_parser, _certify),
     "info": (info_parser, _info),
     "supports": (supports_parser, _supports),
     "capabilities": (supports_parser, _supports),  # its name in one place of the standard

@@ -22,6 +22,7 @@ Decides whether a neural network can violate a property, and bounds what it comp
   lpverify verify NET.onnx PROP.vnnlib ... [options]    sat, unsat, unknown or timeout
   lpverify verify PROP.vnnlib --network f=NET.onnx ...  the same in the form of VNN-LIB 2
   lpverify bounds NET.onnx --center X.npy --eps 8/255   proven bounds over a set of inputs
+  lpverify certify NET.onnx DATA.npz --eps 8/255        certified robustness of a data set
   lpverify info NET.onnx [PROP.vnnlib]                  what is in the files
   lpverify supports [--onnx-operators ...]              what is supported, in the words of VNN-LIB 2
   lpverify COMMAND --help                               all options of a command
@@ -118,7 +119,8 @@ class Parser(argparse.ArgumentParser):
             raise InputError(f"can't write the help: {error.strerror or error}") from None
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A positive number."""
     try:
         value = float(text)
     except ValueError:
@@ -135,7 +137,8 @@ def _memory(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{error}; expected 4G, 500M, 1.5GiB or bytes") from None
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """A whole number from 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
@@ -147,7 +150,8 @@ def _threads(text: str) -> int:
     return int(text)
 
 
-def _norm(text: str) -> float:
+def norm(text: str) -> float:
+    """1, 2 or infinity."""
     if text not in ("inf", "2", "1"):
         raise argparse.ArgumentTypeError(f"{text!r} is none of inf, 2, 1")
     return float(text)
@@ -196,7 +200,7 @@ def verify_parser() -> Parser:
     add("--network", action="append", metavar="NAME=FILE", help="a network that the property declares")
     add(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=60.0,
         metavar="S",
         help="wall-clock limit of each property, start included (60)",
@@ -213,7 +217,7 @@ def verify_parser() -> Parser:
     )
     add("--lenient", action="store_true", help="accept element types other than the model's; see the README")
     add("--strict", action="store_true", help="tell where a property departs from the letter of VNN-LIB 2")
-    add("--seed", type=_seed, default=0, metavar="N", help="of all random choices (0)")
+    add("--seed", type=seed, default=0, metavar="N", help="of all random choices (0)")
     add("--check-import", action="store_true", help="first compare the network with onnxruntime")
     add("--record-proof", action="store_true", help="keep what an unsat is proven with (uses memory)")
     add("--recheck", action="store_true", help="recompute the proof of an unsat by independent code")
@@ -268,7 +272,7 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--center", metavar="FILE", help="centre of a ball")
     add("--eps", type=_radius, metavar="E", help="its radius: 0.03, 8/255")
-    add("--norm", type=_norm, metavar="inf|2|1", help="its norm (inf)")
+    add("--norm", type=norm, metavar="inf|2|1", help="its norm (inf)")
     add("--clip", type=exact, nargs=2, metavar=("LOW", "HIGH"), help="the range that every input stays in")
     add("--lower", metavar="FILE", help="lower ends of a box")
     add("--upper", metavar="FILE", help="upper ends")
@@ -285,9 +289,15 @@ def _add_methods(group: argparse._ArgumentGroup) -> None:
     about = "of lp, obbt, sdp: highs (not sdp), or what CVXPY has: scs, clarabel, cvxpy:NAME"
     add("--solver", metavar="NAME", help=about)
     about = "what a method has not reached by then keeps cheaper bounds; checked between steps"
-    add("--timeout", type=_seconds, metavar="S", help=about)
+    add("--timeout", type=seconds, metavar="S", help=about)
     add("--threads", type=_threads, default=1, metavar="N", help="of milp (1)")
-    add("--memory", type=_memory, metavar="SIZE", help="4G, 500M: allocations far beyond it fail")
+    add_memory(group)
+
+
+def add_memory(group: argparse._ArgumentGroup) -> None:
+    """Adds the option of commands that have no supervisor."""
+    about = "4G, 500M: allocations far beyond it fail"
+    group.add_argument("--memory", type=_memory, metavar="SIZE", help=about)
 
 
 def info_parser() -> Parser:

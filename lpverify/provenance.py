@@ -8,14 +8,12 @@ import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from lpverify import __version__
-
-PACKAGES = ("numpy", "onnx", "onnxruntime", "highspy")
+PACKAGES = ("lpverify", "numpy", "onnx", "onnxruntime", "highspy")
 
 
 def versions() -> dict[str, str]:
     """Versions of lpverify, Python and the installed packages that verdicts depend on."""
-    found = {"lpverify": __version__, "python": platform.python_version()}
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

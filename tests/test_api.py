@@ -59,20 +59,27 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])]
     save(tmp_path / "model.onnx", nodes, {"x": (1, 2)}, {"y": (1, 1)}, [("w", np.ones((2, 1)))])
+    weights = [("w", np.array([[1, 0], [0, 1]]))]  # the larger of two numbers
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    save(tmp_path / "classifier.onnx", [node], {"x": (1, 2)}, {"y": (1, 2)}, weights)
     (tmp_path / "holds.vnnlib").write_text(PROPERTY.format("2.5"))
     (tmp_path / "violated.vnnlib").write_text(PROPERTY.format("0.25"))
     return tmp_path
 
 
+MODULES = ("api", "loading", "bounding", "certifying", "robustness.smoothing", "robustness.lipschitz.api")
+
+
 def test_examples(folder):
-    modules = [importlib.import_module(f"lpverify.{name}") for name in ("api", "loading", "bounding")]
+    modules = [importlib.import_module(f"lpverify.{name}") for name in MODULES]
     results = [doctest.testmod(m, optionflags=doctest.NORMALIZE_WHITESPACE) for m in modules]
     assert sum(r.failed for r in results) == 0
     assert sum(r.attempted for r in results) >= 10
 
 
 def test_every_public_function_has_an_example():
-    for name in ("load", "verify", "verify_many", "bounds", "LoadedNetwork"):
+    names = ("load", "verify", "verify_many", "bounds", "LoadedNetwork", "certify", "certified_radius")
+    for name in (*names, "smooth_certify", "smooth_predict", "lipschitz"):
         assert ">>> " in getattr(lpverify, name).__doc__, name
 
 
