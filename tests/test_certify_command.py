@@ -1,4 +1,4 @@
-"""`lpverify certify`: the table, the files, going on from a store, Ctrl-C, and everything that can be wrong."""
+"""`lpverify certify`: the table, the files, going on from a store, Ctrl-C, everything that can be wrong."""
 
 import csv
 import json

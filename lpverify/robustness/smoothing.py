@@ -133,6 +133,11 @@ def smooth_certify(
 ) -> list[SmoothCertificate]:
     """Certifies a radius around inputs for the smoothed classifier; not for the network itself.
 
+    >>> import lpverify
+    >>> (found,) = lpverify.smooth_certify("classifier.onnx", [[0.25, 0.75]], sigma=0.25, n=1000)
+    >>> found.predicted, 0 < found.radius <= 0.5 / 2**0.5  # where both classes are equal
+    (1, True)
+
     Args:
         network: From `load`, or a path.
         x: One input or `(N, *shape)`; a leading 1 of the shape may be left out.
@@ -167,7 +172,13 @@ def smooth_predict(
     batch: int | None = None,
     indices: Sequence[int] | None = None,
 ) -> list[SmoothPrediction]:
-    """Answers of the smoothed classifier; arguments and errors as those of `smooth_certify`."""
+    """Answers of the smoothed classifier; arguments and errors as those of `smooth_certify`.
+
+    >>> import lpverify
+    >>> (found,) = lpverify.smooth_predict("classifier.onnx", [[0.25, 0.75]], sigma=0.25)
+    >>> found.predicted
+    1
+    """
     settings = SmoothingSettings(sigma, n=n, alpha=alpha, seed=seed, batch=batch)
     smoother, points = _prepared(network, x, settings, 2, indices)
     return [smoother.prediction(point, index) for index, point in points]

@@ -69,8 +69,7 @@ def lipschitz(
     """Bounds how fast a network's outputs change, everywhere or on a box.
 
     >>> import lpverify
-    >>> from lpverify.robustness.lipschitz import lipschitz
-    >>> found = lipschitz("model.onnx")
+    >>> found = lpverify.lipschitz("model.onnx")
     >>> found.method, round(found.value, 6)
     ('product', 1.414214)
 
