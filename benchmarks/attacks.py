@@ -21,11 +21,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lpverify.config import Config, Deadline
 from lpverify.io.onnx import Model, import_model, load_model
-from lpverify.robustness.attacks import Attack
+from lpverify.robustness.attack.attacks import Attack
+from lpverify.robustness.attack.nearest import nearest
 from lpverify.robustness.evidence import Adversarial, Question
 from lpverify.robustness.judge import Judge
 from lpverify.robustness.margins import Margins
-from lpverify.robustness.nearest import nearest
 from lpverify.robustness.samples import Samples
 from lpverify.robustness.threat import Threat
 

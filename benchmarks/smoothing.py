@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from lpverify.io.onnx import Model, import_model
-from lpverify.robustness.smoother import Smoother
-from lpverify.robustness.smoothing_settings import SmoothingSettings
+from lpverify.robustness.smoothing.settings import SmoothingSettings
+from lpverify.robustness.smoothing.smoother import Smoother
 
 
 def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:

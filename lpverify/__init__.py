@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         lipschitz,
         smooth_certify,
         smooth_predict,
+        write_report,
     )
     from lpverify.errors import InputError, LpverifyError, UnsupportedError
 
@@ -45,6 +46,7 @@ _DATA_SETS = (  # in a module of its own, which takes longer to load
     "lipschitz",
     "smooth_certify",
     "smooth_predict",
+    "write_report",
 )
 __all__ = [
     "BoundsResult",
@@ -69,6 +71,7 @@ __all__ = [
     "smooth_predict",
     "verify",
     "verify_many",
+    "write_report",
 ]
 __version__ = "0.1.0"
 

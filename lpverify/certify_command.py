@@ -13,18 +13,18 @@ from lpverify.io.onnx import Model, load_model
 from lpverify.io.results import ReportFile
 from lpverify.limit_options import model_limits
 from lpverify.robustness.certification import Certification
-from lpverify.robustness.charts import require_report
+from lpverify.robustness.data.normalisation import normalised
+from lpverify.robustness.data.reading import read_samples
 from lpverify.robustness.evidence import Verdict
 from lpverify.robustness.margins import classes_of
-from lpverify.robustness.normalisation import normalised
 from lpverify.robustness.plan import Plan
 from lpverify.robustness.progress_bar import ProgressBar
-from lpverify.robustness.reading import read_samples
-from lpverify.robustness.report import report_html
-from lpverify.robustness.report_data import as_csv, as_json, as_text
+from lpverify.robustness.report.charts import require_report
+from lpverify.robustness.report.data import as_csv, as_json, as_text
+from lpverify.robustness.report.html import report_html
 from lpverify.robustness.run import Status
 from lpverify.robustness.setup import Setup
-from lpverify.robustness.smoothing_settings import SmoothingSettings
+from lpverify.robustness.smoothing.settings import SmoothingSettings
 from lpverify.robustness.threat import Threat
 from lpverify.search.engines import usable_cores
 

@@ -14,20 +14,21 @@ from lpverify.io.onnx import Model
 from lpverify.loading import LoadedNetwork, Path, model_of, path_of
 from lpverify.query import Number
 from lpverify.robustness.certification import Certification, Radii
+from lpverify.robustness.data.normalisation import Numbers, normalised
+from lpverify.robustness.data.reading import samples_of
 from lpverify.robustness.lipschitz import LipschitzBound, lipschitz
 from lpverify.robustness.margins import classes_of
-from lpverify.robustness.normalisation import Numbers, normalised
 from lpverify.robustness.plan import Plan
-from lpverify.robustness.reading import samples_of
+from lpverify.robustness.report.html import write_report
 from lpverify.robustness.run import Status
 from lpverify.robustness.setup import Setup
-from lpverify.robustness.smoothing import (
+from lpverify.robustness.smoothing.certifier import (
     SmoothCertificate,
     SmoothPrediction,
     smooth_certify,
     smooth_predict,
 )
-from lpverify.robustness.smoothing_settings import SmoothingSettings
+from lpverify.robustness.smoothing.settings import SmoothingSettings
 from lpverify.robustness.threat import Targets, Threat
 from lpverify.search.engines import usable_cores
 
@@ -42,6 +43,7 @@ __all__ = [
     "lipschitz",
     "smooth_certify",
     "smooth_predict",
+    "write_report",
 ]
 
 Radius: TypeAlias = Number | float

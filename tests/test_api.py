@@ -67,7 +67,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-MODULES = ("api", "loading", "bounding", "certifying", "robustness.smoothing", "robustness.lipschitz.api")
+DATA_SETS = ("certifying", "robustness.smoothing.certifier", "robustness.lipschitz.api")
+MODULES = ("api", "loading", "bounding", *DATA_SETS)
 
 
 def test_examples(folder):

@@ -16,7 +16,7 @@ import pytest
 from robustness.cases import classifier, layers_of
 
 from lpverify.cli import main
-from lpverify.robustness.store import SqliteStore
+from lpverify.robustness.store.store import SqliteStore
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 

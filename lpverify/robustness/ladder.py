@@ -11,9 +11,9 @@ from lpverify.robustness.bounders import SingleBounds
 from lpverify.robustness.evidence import Adversarial, Attempt, Question
 from lpverify.robustness.judge import Judge
 from lpverify.robustness.margins import Margins
+from lpverify.robustness.pool.workers import Task
 from lpverify.robustness.samples import Samples
 from lpverify.robustness.threat import Threat
-from lpverify.robustness.workers import Task
 from lpverify.verdict import Progress, Sat, Timeout, Unknown, Unsat, Verdict
 from lpverify.verify import verify_query
 

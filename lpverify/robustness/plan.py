@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from lpverify.config import Config
 from lpverify.errors import InputError
-from lpverify.robustness.smoothing_settings import SmoothingSettings
+from lpverify.robustness.smoothing.settings import SmoothingSettings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from lpverify.config import Deadline
 from lpverify.errors import UnsupportedError
 from lpverify.io.onnx import Model
 from lpverify.robustness.agenda import ATTACK, Agenda, Both, Grid, Radius, unsettled
-from lpverify.robustness.attacks import Attack
+from lpverify.robustness.attack.attacks import Attack
+from lpverify.robustness.attack.nearest import nearest
 from lpverify.robustness.bounders import BATCHED, BatchedBounds, chain
 from lpverify.robustness.evidence import SMOOTHED, Attempt, Question, Store
 from lpverify.robustness.judge import Judge
@@ -21,13 +22,12 @@ from lpverify.robustness.ladder import LADDER, MethodJob
 from lpverify.robustness.ledger import CHUNK, Ledger
 from lpverify.robustness.lipschitz.certificate import LipschitzCertifier
 from lpverify.robustness.margins import Margins
-from lpverify.robustness.nearest import nearest
 from lpverify.robustness.plan import Plan
+from lpverify.robustness.pool.workers import Outcome, Pool, threads_of
 from lpverify.robustness.samples import Samples
 from lpverify.robustness.single import FirstPass, SecondPass, work
-from lpverify.robustness.smoothing import SmoothingCertifier
+from lpverify.robustness.smoothing.certifier import SmoothingCertifier
 from lpverify.robustness.threat import Threat
-from lpverify.robustness.workers import Outcome, Pool, threads_of
 
 LIPSCHITZ = "lipschitz"
 COSTS = (*BATCHED, LIPSCHITZ, ATTACK, "lp", "sdp-crown", "sdp", "obbt", "milp", LADDER, SMOOTHED)

@@ -16,7 +16,7 @@ from lpverify.robustness.evidence import SMOOTHED, Record, Store
 from lpverify.robustness.plan import Plan
 from lpverify.robustness.run import METHODS, Run, Status
 from lpverify.robustness.samples import Samples
-from lpverify.robustness.store import MemoryStore, SqliteStore
+from lpverify.robustness.store.store import MemoryStore, SqliteStore
 from lpverify.robustness.threat import Threat
 
 FORMAT = "1"  # of what the store's findings mean

@@ -10,7 +10,7 @@ from lpverify.robustness.agenda import Agenda
 from lpverify.robustness.evidence import Attempt, Question, Record
 from lpverify.robustness.ladder import TIMEOUT
 from lpverify.robustness.plan import Plan
-from lpverify.robustness.workers import Outcome, Pool, Task
+from lpverify.robustness.pool.workers import Outcome, Pool, Task
 
 LEAST_SHARE = 1 / 64  # of a sample's time, below which it is used up
 

@@ -10,12 +10,12 @@ from scipy.optimize import linprog
 from lpverify.config import Config, Deadline
 from lpverify.errors import InputError
 from lpverify.io.onnx import import_model
-from lpverify.robustness.attacks import Attack, AttackPlan, Hunt
-from lpverify.robustness.descent import Runs, diverse_starts
+from lpverify.robustness.attack.attacks import Attack, AttackPlan, Hunt
+from lpverify.robustness.attack.descent import Runs, diverse_starts
+from lpverify.robustness.attack.nearest import nearest, shrink
 from lpverify.robustness.evidence import Adversarial, Attempt, Question
 from lpverify.robustness.judge import Judge
 from lpverify.robustness.margins import Margins
-from lpverify.robustness.nearest import nearest, shrink
 from lpverify.robustness.samples import Samples
 from lpverify.robustness.threat import Threat
 from lpverify.search.attack import values_and_gradient

@@ -10,7 +10,7 @@ import pytest
 
 from lpverify.errors import InputError
 from lpverify.interval import BINOMIAL_TAIL
-from lpverify.robustness.binomial import (
+from lpverify.robustness.smoothing.binomial import (
     lower_confidence,
     normal_quantile,
     sign_test,

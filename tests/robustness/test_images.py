@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from lpverify.errors import InputError
-from lpverify.robustness import images
-from lpverify.robustness.images import Layout, read_images
-from lpverify.robustness.reading import read_samples
+from lpverify.robustness.data import images
+from lpverify.robustness.data.images import Layout, read_images
+from lpverify.robustness.data.reading import read_samples
 from tests.robustness.test_reading import classifier
 
 RNG = np.random.default_rng(0)

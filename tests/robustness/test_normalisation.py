@@ -19,8 +19,8 @@ from lpverify.io.limits import ModelLimits
 from lpverify.io.onnx import import_model, load_model
 from lpverify.io.runtime import runtime_of
 from lpverify.loading import LoadedNetwork
-from lpverify.robustness import normalisation
-from lpverify.robustness.normalisation import normalised
+from lpverify.robustness.data import normalisation
+from lpverify.robustness.data.normalisation import normalised
 from tests.helpers import runtime_outputs
 
 RNG = np.random.default_rng(0)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lpverify.robustness.projections import lengths, project, to_plane
+from lpverify.robustness.attack.projections import lengths, project, to_plane
 
 NORMS = (1, 2, math.inf)
 

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 
 from lpverify.errors import InputError
 from lpverify.io.onnx import import_model
-from lpverify.robustness.reading import read_samples, sample_shape, samples_of
-from lpverify.robustness.rounding import nearest_number, quotients
+from lpverify.robustness.data.reading import read_samples, sample_shape, samples_of
+from lpverify.robustness.data.rounding import nearest_number, quotients
 
 CLASSES = 4
 UNIT = (0, 1)

@@ -14,10 +14,10 @@ import pytest
 from robustness.certifications import EPS, HOSTILE, certification, empty
 
 from lpverify.errors import InputError
-from lpverify.robustness import charts
-from lpverify.robustness.charts import certified_hits, curve_svg, empirical_hits, histogram_svg
-from lpverify.robustness.pictures import Painter
-from lpverify.robustness.report import ATTACKED, UNKNOWN, flat, hardest, report_html, write_report
+from lpverify.robustness.report import charts
+from lpverify.robustness.report.charts import certified_hits, curve_svg, empirical_hits, histogram_svg
+from lpverify.robustness.report.html import ATTACKED, UNKNOWN, flat, hardest, report_html, write_report
+from lpverify.robustness.report.pictures import Painter
 
 for module in ("matplotlib", "jinja2", "PIL"):
     pytest.importorskip(module)
@@ -186,7 +186,7 @@ def test_huge_numbers_can_be_drawn():
 def test_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "r.html"
     path.write_text("old")
-    monkeypatch.setattr("lpverify.robustness.report.report_html", lambda found: 1 / 0)
+    monkeypatch.setattr("lpverify.robustness.report.html.report_html", lambda found: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(certification(), path)
     assert path.read_text() == "old"
@@ -216,6 +216,6 @@ def test_settings_are_flattened():
 
 
 def test_template_is_package_data():
-    assert files("lpverify.robustness").joinpath("report.html.j2").is_file()
+    assert files("lpverify.robustness.report").joinpath("report.html.j2").is_file()
     project = Path(__file__).parents[2] / "pyproject.toml"
     assert re.search(r'wheel\.packages = \["lpverify"\]', project.read_text())

@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 from robustness.certifications import certification
 
-from lpverify.robustness.report import write_report
+from lpverify.robustness.report.html import write_report
 
 for module in ("matplotlib", "jinja2", "PIL"):
     pytest.importorskip(module)

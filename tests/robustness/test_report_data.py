@@ -9,9 +9,9 @@ from fractions import Fraction
 import pytest
 from robustness.certifications import EPS, HOSTILE, certification, empty
 
-from lpverify.robustness.report_data import as_csv, as_json, as_text, summary
+from lpverify.robustness.report.data import as_csv, as_json, as_text, summary
+from lpverify.robustness.report.wording import eps_text, headline, lower_text, percent, upper_text
 from lpverify.robustness.tables import COLUMNS
-from lpverify.robustness.wording import eps_text, headline, lower_text, percent, upper_text
 
 
 def test_rows_of_the_summary():

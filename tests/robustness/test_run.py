@@ -15,7 +15,7 @@ from lpverify.robustness.evidence import Attempt, Clean
 from lpverify.robustness.plan import Plan
 from lpverify.robustness.run import METHODS, Run
 from lpverify.robustness.samples import Samples
-from lpverify.robustness.store import MemoryStore
+from lpverify.robustness.store.store import MemoryStore
 from lpverify.robustness.threat import Threat
 
 BOUNDS = ("ibp", "crown", "lp", "ladder")

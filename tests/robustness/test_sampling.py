@@ -13,11 +13,11 @@ from lpverify.errors import InputError
 from lpverify.io.batched import BatchedRuntime, batched_runtime
 from lpverify.io.onnx import Model, import_model
 from lpverify.loading import LoadedNetwork
-from lpverify.robustness import sampling
-from lpverify.robustness.sampling import Classifier, NoisyInput, classes_of
-from lpverify.robustness.smoothing import smooth_certify
-from lpverify.robustness.smoothing_noise import BLOCK, NormalStream
-from lpverify.robustness.smoothing_settings import SmoothingSettings
+from lpverify.robustness.smoothing import sampling
+from lpverify.robustness.smoothing.certifier import smooth_certify
+from lpverify.robustness.smoothing.noise import BLOCK, NormalStream
+from lpverify.robustness.smoothing.sampling import Classifier, NoisyInput, classes_of
+from lpverify.robustness.smoothing.settings import SmoothingSettings
 
 
 def test_selection_and_estimate_have_noise_of_their_own() -> None:

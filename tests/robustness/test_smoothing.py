@@ -18,10 +18,10 @@ from lpverify.io.onnx import Model
 from lpverify.loading import LoadedNetwork
 from lpverify.robustness.evidence import Attempt, Certifier, Question
 from lpverify.robustness.samples import Samples
-from lpverify.robustness.sampling import Classifier, NoisyInput
-from lpverify.robustness.smoother import Smoother
-from lpverify.robustness.smoothing import SmoothingCertifier, smooth_certify, smooth_predict
-from lpverify.robustness.smoothing_settings import SmoothingSettings
+from lpverify.robustness.smoothing.certifier import SmoothingCertifier, smooth_certify, smooth_predict
+from lpverify.robustness.smoothing.sampling import Classifier, NoisyInput
+from lpverify.robustness.smoothing.settings import SmoothingSettings
+from lpverify.robustness.smoothing.smoother import Smoother
 from lpverify.robustness.threat import Threat
 
 ALPHA = 0.05

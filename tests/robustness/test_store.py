@@ -20,8 +20,8 @@ import pytest
 import lpverify
 from lpverify.errors import InputError
 from lpverify.robustness.evidence import Adversarial, Attempt, Clean, records_of
-from lpverify.robustness.store import MemoryStore, SqliteStore
-from lpverify.robustness.store_tables import PAGE
+from lpverify.robustness.store.store import MemoryStore, SqliteStore
+from lpverify.robustness.store.tables import PAGE
 
 ROOT = Path(lpverify.__file__).parent.parent
 PRINT = {"model": "a" * 64, "norm": "inf", "seed": "1"}
@@ -398,7 +398,7 @@ sys.path.insert(0, {root!r})
 from fractions import Fraction
 import numpy as np
 from lpverify.robustness.evidence import Adversarial, Attempt, Clean
-from lpverify.robustness.store import SqliteStore
+from lpverify.robustness.store.store import SqliteStore
 path, first = sys.argv[1], int(sys.argv[2])
 def batch(n):
     rng = np.random.default_rng(n)

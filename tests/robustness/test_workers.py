@@ -15,9 +15,9 @@ from toy_jobs import Toy
 
 import lpverify
 from lpverify.errors import InputError, InternalError, LpverifyError, UnsupportedError, VnnlibError
-from lpverify.robustness import workers
 from lpverify.robustness.evidence import Attempt, Question
-from lpverify.robustness.workers import Pool, Task
+from lpverify.robustness.pool import workers
+from lpverify.robustness.pool.workers import Pool, Task
 
 ROOT = Path(lpverify.__file__).parent.parent
 PATIENCE = 60.0
@@ -278,7 +278,7 @@ PARENT = """import sys
 sys.path[:0] = {folders!r}
 from toy_jobs import Toy
 from lpverify.robustness.evidence import Question
-from lpverify.robustness.workers import Pool, Task
+from lpverify.robustness.pool.workers import Pool, Task
 with Pool(Toy({{1: {action!r}, 2: {action!r}, 3: "tell", 4: "tell"}}), 2) as pool:
     for sample in (3, 4, 1, 2):
         pool.submit(Task(Question(sample, 1), float("inf")))

@@ -1,4 +1,4 @@
-"""A process of `lpverify.robustness.workers.Pool`: `python -m lpverify.robustness.worker`.
+"""A process of `lpverify.robustness.pool.workers.Pool`: `python -m lpverify.robustness.pool.worker`.
 
 It gets a job and then tasks from its standard input, one at a time, and sends what it finds to its standard
 output. Both are moved out of reach first, so that prints, also those of native libraries, go to stderr. A
@@ -15,8 +15,8 @@ from typing import NoReturn
 
 from lpverify import errors
 from lpverify.errors import InternalError, LpverifyError, one_line, out_of_memory
-from lpverify.robustness.frames import framed, read, write
-from lpverify.robustness.workers import Answer, Job, Task  # before the first task, whose time runs
+from lpverify.robustness.pool.frames import framed, read, write
+from lpverify.robustness.pool.workers import Answer, Job, Task  # before the first task, whose time runs
 
 ORPHANED = 128 + 9  # exit code when the parent is gone
 FAILED = 1

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpverify.config import Deadline
-from lpverify.robustness.descent import Found, Runs, best_rows
+from lpverify.robustness.attack.descent import Found, Runs, best_rows
+from lpverify.robustness.attack.leads import Leads
 from lpverify.robustness.judge import Judge
-from lpverify.robustness.leads import Leads
 
 FIRST_SHARE = 0.3  # of the inputs that the first blocks cover
 HALVINGS = (0.02, 0.06, 0.15, 0.3, 0.5, 0.7)  # shares of the steps after which blocks cover half as many

@@ -14,12 +14,12 @@ import numpy as np
 
 from lpverify.config import Deadline
 from lpverify.errors import InputError
-from lpverify.robustness.attacks import Attack
-from lpverify.robustness.descent import Descent, Runs, best_rows, diverse_starts, repeated
+from lpverify.robustness.attack.attacks import Attack
+from lpverify.robustness.attack.descent import Descent, Runs, best_rows, diverse_starts, repeated
+from lpverify.robustness.attack.leads import ANY
+from lpverify.robustness.attack.projections import lengths, to_plane
+from lpverify.robustness.attack.segments import accepted, crossings
 from lpverify.robustness.evidence import Adversarial
-from lpverify.robustness.leads import ANY
-from lpverify.robustness.projections import lengths, to_plane
-from lpverify.robustness.segments import accepted, crossings
 
 FIRST_SHARE = 0.8  # of the best distance, where the first descents look for a nearer counterexample
 LAST_SHARE = 0.99  # failing beyond this share, a sample is left as it is

@@ -19,9 +19,9 @@ from lpverify.errors import InputError
 from lpverify.io.arrays import Archive, Table, read_npy, read_table
 from lpverify.io.onnx import Model
 from lpverify.query import Number
-from lpverify.robustness.images import read_images
+from lpverify.robustness.data.images import read_images
+from lpverify.robustness.data.rounding import check_range, exact_number, quotients, typed
 from lpverify.robustness.margins import classes_of
-from lpverify.robustness.rounding import check_range, exact_number, quotients, typed
 from lpverify.robustness.samples import Samples
 
 PathLike: TypeAlias = str | os.PathLike[str]

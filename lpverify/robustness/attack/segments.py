@@ -4,9 +4,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from lpverify.robustness.attack.leads import Leads
 from lpverify.robustness.evidence import Adversarial
 from lpverify.robustness.judge import Judge
-from lpverify.robustness.leads import Leads
 
 BISECTIONS = 12  # of one segment, by the judge
 FLOAT_BISECTIONS = 16  # of many together, by floating point

@@ -12,8 +12,8 @@ from lpverify.io.model import Model
 from lpverify.loading import LoadedNetwork, Path, exact_array, model_of
 from lpverify.robustness.evidence import SMOOTHED, Attempt, Question, Verdict
 from lpverify.robustness.samples import Samples
-from lpverify.robustness.smoother import SmoothCertificate, Smoother, SmoothPrediction
-from lpverify.robustness.smoothing_settings import MOST_KEY, SmoothingSettings, radius_asked, whole
+from lpverify.robustness.smoothing.settings import MOST_KEY, SmoothingSettings, radius_asked, whole
+from lpverify.robustness.smoothing.smoother import SmoothCertificate, Smoother, SmoothPrediction
 from lpverify.robustness.threat import Threat
 
 __all__ = [

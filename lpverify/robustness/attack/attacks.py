@@ -18,13 +18,13 @@ from lpverify.bounds.evaluate import slices
 from lpverify.config import Deadline
 from lpverify.errors import InputError
 from lpverify.query import float_below
-from lpverify.robustness.descent import Descent, Runs, diverse_starts, repeated
+from lpverify.robustness.attack.descent import Descent, Runs, diverse_starts, repeated
+from lpverify.robustness.attack.leads import ANY, Leads
+from lpverify.robustness.attack.segments import closer
+from lpverify.robustness.attack.square import Search
 from lpverify.robustness.evidence import Adversarial, Attempt, Question
 from lpverify.robustness.judge import Judge
-from lpverify.robustness.leads import ANY, Leads
 from lpverify.robustness.margins import Margins
-from lpverify.robustness.segments import closer
-from lpverify.robustness.square import Search
 
 BLOCK_ELEMENTS = 300_000  # inputs of all runs that are under way together: what a cache holds
 LARGEST_BLOCK = 256

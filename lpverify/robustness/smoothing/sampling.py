@@ -22,8 +22,8 @@ from lpverify.io.runtime import runtime_of
 from lpverify.loading import CHUNK_ELEMENTS
 from lpverify.network import Network
 from lpverify.ops.convolution import Conv
-from lpverify.robustness.smoothing_noise import NormalStream
-from lpverify.robustness.smoothing_settings import SmoothingSettings, distance
+from lpverify.robustness.smoothing.noise import NormalStream
+from lpverify.robustness.smoothing.settings import SmoothingSettings, distance
 
 Engine: TypeAlias = Callable[[np.ndarray], np.ndarray | None]
 Purpose: TypeAlias = Literal["selection", "estimation", "prediction", "check"]

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from lpverify.errors import InputError
 from lpverify.robustness.evidence import Adversarial, Attempt, Clean, Finding
-from lpverify.robustness.store_tables import TABLES, Table, point_bytes
+from lpverify.robustness.store.tables import TABLES, Table, point_bytes
 
 SCHEMA = 1  # version of the tables below
 APPLICATION = 0x6C707673  # what SQLite's header says whose file it is: "lpvs"

@@ -14,9 +14,9 @@ import numpy as np
 
 from lpverify.config import Deadline
 from lpverify.interval import add_up
+from lpverify.robustness.attack.leads import Leads
+from lpverify.robustness.attack.projections import lengths, project
 from lpverify.robustness.judge import Judge
-from lpverify.robustness.leads import Leads
-from lpverify.robustness.projections import lengths, project
 
 SLACK = 16  # roundings; the radius less so many, so that what they add leaves points in the ball
 MOMENTUM = 0.25

@@ -11,11 +11,11 @@ from typing import Any
 from lpverify.errors import InputError
 from lpverify.io.files import check_writable, write_atomically
 from lpverify.robustness.certification import Certification, Radii, Row
-from lpverify.robustness.charts import curve_svg, histogram_svg, require_report
 from lpverify.robustness.evidence import SMOOTHED, Record
-from lpverify.robustness.pictures import Painter, Picture
-from lpverify.robustness.report_data import median, plain
-from lpverify.robustness.wording import (
+from lpverify.robustness.report.charts import curve_svg, histogram_svg, require_report
+from lpverify.robustness.report.data import median, plain
+from lpverify.robustness.report.pictures import Painter, Picture
+from lpverify.robustness.report.wording import (
     INCOMPLETE,
     best_method,
     eps_text,
@@ -60,7 +60,7 @@ def report_html(found: Certification) -> str:
     require_report()
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415  (may be missing)
 
-    source = files("lpverify.robustness").joinpath(TEMPLATE).read_text("utf-8")
+    source = files("lpverify.robustness.report").joinpath(TEMPLATE).read_text("utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from lpverify.errors import InputError
 from lpverify.interval import DOUBLE, add_down, inflate, round_down, round_up, tiny
-from lpverify.robustness.binomial import normal_quantile
+from lpverify.robustness.smoothing.binomial import normal_quantile
 
 FIRST_LOOK = 100  # samples before the first look, at least
 MOST_SAMPLES = 10**8  # up to there the granted error of the binomial tail is a safe one

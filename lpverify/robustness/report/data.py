@@ -14,8 +14,7 @@ import numpy as np
 from lpverify.robustness.certification import Certification, Radii, Row
 from lpverify.robustness.evidence import SMOOTHED
 from lpverify.robustness.metrics import wilson
-from lpverify.robustness.tables import COLUMNS, lines_of
-from lpverify.robustness.wording import (
+from lpverify.robustness.report.wording import (
     eps_text,
     evaluated,
     interval_text,
@@ -26,6 +25,7 @@ from lpverify.robustness.wording import (
     printable,
     upper_text,
 )
+from lpverify.robustness.tables import COLUMNS, lines_of
 
 SCHEMA = 1
 WIDTH = 100  # columns of the text

@@ -13,7 +13,7 @@ from lpverify.errors import InputError
 from lpverify.robustness.certification import Certification, Radii, Row
 from lpverify.robustness.evidence import SMOOTHED
 from lpverify.robustness.metrics import wilson
-from lpverify.robustness.wording import eps_text, norm_text, printable
+from lpverify.robustness.report.wording import eps_text, norm_text, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,9 +25,9 @@ import numpy as np
 
 from lpverify.errors import InputError
 from lpverify.io.model import Model
-from lpverify.robustness.binomial import lower_confidence, sign_test, upper_confidence
-from lpverify.robustness.sampling import Classifier, NoisyInput
-from lpverify.robustness.smoothing_settings import MOST_KEY, Look, SmoothingSettings, whole
+from lpverify.robustness.smoothing.binomial import lower_confidence, sign_test, upper_confidence
+from lpverify.robustness.smoothing.sampling import Classifier, NoisyInput
+from lpverify.robustness.smoothing.settings import MOST_KEY, Look, SmoothingSettings, whole
 
 ABSTAIN = -1
 

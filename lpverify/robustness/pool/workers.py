@@ -1,6 +1,6 @@
 """Complete verification in other processes, so that a crash or an overrun costs one question and no more.
 
-Workers (`lpverify.robustness.worker`) are started when there is work for them and live until the pool is
+Workers (`lpverify.robustness.pool.worker`) are started when there is work for them and live until the pool is
 closed. They end with this process, whatever ends it, because their standard input does.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Protocol, Self, TypeAlias
 from lpverify import errors
 from lpverify.errors import InputError, LpverifyError, UnsupportedError, one_line
 from lpverify.robustness.evidence import Adversarial, Attempt, Question
-from lpverify.robustness.frames import framed, read, write
+from lpverify.robustness.pool.frames import framed, read, write
 from lpverify.search.engines import usable_cores
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -273,7 +273,7 @@ class _Worker:
         self.task: Task | None = None
         self.started, self.seconds, self.end = 0.0, float("inf"), float("inf")
         # not from the current folder, which could have a file of the same name as some module
-        command = [sys.executable, "-P", "-m", "lpverify.robustness.worker"]
+        command = [sys.executable, "-P", "-m", "lpverify.robustness.pool.worker"]
         pipe = subprocess.PIPE
         with _interrupts_blocked():
             try:

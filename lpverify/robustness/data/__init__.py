@@ -1,0 +1,1 @@
+"""Labelled samples from files and arrays, and the network that they go into."""

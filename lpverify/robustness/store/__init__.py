@@ -1,0 +1,1 @@
+"""Findings that survive the process."""
