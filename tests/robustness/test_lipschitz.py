@@ -14,8 +14,8 @@ from lpverify.errors import InputError, UnsupportedError
 from lpverify.loading import LoadedNetwork
 from lpverify.robustness.lipschitz import api, lipschitz
 from lpverify.robustness.lipschitz.certified import certified_bound
-from lpverify.robustness.lipschitz.chain import layers_of, parts_of
-from lpverify.robustness.lipschitz.eclipse import eclipse_bound, multipliers
+from lpverify.robustness.lipschitz.chain import Matrix, layers_of, parts_of
+from lpverify.robustness.lipschitz.eclipse import eclipse_bound, eclipse_rows, multipliers
 from lpverify.robustness.lipschitz.observed import observed_slope
 from lpverify.simplify import simplify
 
@@ -252,3 +252,21 @@ def test_exponentials_are_local_only():
     found = lipschitz(LoadedNetwork(model), lower=np.zeros(2), upper=np.ones(2))
     assert found.method == "local"
     assert np.e <= found.value <= np.e * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_certificate_for_all_rows_is_as_good_as_one_for_each(seed):
+    chain = layers(random_dense(seed, (6, 12, 9, 5)))[1]
+    together = eclipse_rows(chain)
+    each = [eclipse_bound(chain.with_rows(np.array([i]))) for i in range(5)]
+    assert together == pytest.approx(each, rel=1e-4)
+    scaled = replace(chain, weights=(*chain.weights[:-1], Matrix(*(np.zeros((2, 9)),) * 2)))
+    assert (eclipse_rows(scaled) < 1e-9).all()
+
+
+def test_rows_that_the_root_can_not_express_are_paid_for(monkeypatch):
+    chain = layers(random_dense(1, (6, 12, 9, 5)))[1]
+    honest = eclipse_rows(chain)
+    solve = np.linalg.solve
+    monkeypatch.setattr(np.linalg, "solve", lambda a, b: solve(a, b) * 0.5)
+    assert (eclipse_rows(chain) >= honest * (1 - 1e-9)).all()

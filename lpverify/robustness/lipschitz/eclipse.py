@@ -13,9 +13,11 @@ from math import inf
 
 import numpy as np
 
+from lpverify.bounds.ball import UP, euclidean
 from lpverify.errors import UnsupportedError
-from lpverify.robustness.lipschitz.certified import certified_bound
-from lpverify.robustness.lipschitz.chain import Layers
+from lpverify.interval import DOUBLE, SUM_INFLATION, gamma, tiny
+from lpverify.robustness.lipschitz.certified import certified_bound, reaches
+from lpverify.robustness.lipschitz.chain import Layers, Matrix
 
 LARGEST_FORM = 3000  # inputs and neurons, whose form is factorised as a whole
 EASED = (1.0, 1 + 2.0**-20)  # factors of multipliers; the second one leaves room for rounding
@@ -31,6 +33,10 @@ def eclipse_bound(layers: Layers) -> float:
     found = multipliers(layers)
     if found is None:
         return inf
+    return _proven(layers, found)
+
+
+def _proven(layers: Layers, found: list[np.ndarray]) -> float:
     slopes = tuple((np.zeros_like(low), high) for low, high in layers.slopes)  # what the closed form is for
     wider = Layers(layers.weights, slopes)
     return min(certified_bound(wider, [factor * t for t in found]) for factor in EASED)
@@ -50,8 +56,53 @@ def require_size(layers: Layers, limit: int) -> None:
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
+def eclipse_rows(layers: Layers) -> np.ndarray:
+    """Lipschitz bounds `(m,)` in norm 2 of each element of the result, by one certificate for all.
+
+    With a root R of M_{L-1}, the chain whose last matrix is R has some bound l near 1. A row w of the last
+    matrix is y R but for a small rest r, so `|w v| <= |y| |R v| + |r| |v| <= (|y| l + |r| reach) |v_0|`.
+
+    Raises:
+        UnsupportedError: The network is too large, or a function falls somewhere.
+    """
+    require_size(layers, LARGEST_FORM)
+    last, found = layers.weights[-1], recursion(layers)
+    unknown = np.full(len(last.value), inf)
+    if found is None:
+        return unknown
+    try:
+        root = np.linalg.cholesky(np.linalg.inv(found[1])).T
+        rows = np.linalg.solve(root.T, last.value.T).T
+    except np.linalg.LinAlgError:
+        return unknown
+    square = Matrix(root, np.zeros_like(root))
+    length = _proven(Layers((*layers.weights[:-1], square), layers.slopes), found[0])
+    slip = abs(rows) @ abs(root) * gamma(len(root) + 8, DOUBLE) + last.error
+    rest = abs(last.value - rows @ root) * UP + slip * SUM_INFLATION + tiny(rows)
+    bounds = (euclidean(rows) * length + euclidean(rest) * reaches(layers)[-1] * UP) * UP
+    return np.where(np.isnan(bounds), inf, bounds)
+
+
 def multipliers(layers: Layers) -> list[np.ndarray] | None:
     """The closed form's multipliers, None where a matrix turns out singular.
+
+    Raises:
+        UnsupportedError: A function falls somewhere.
+    """
+    found = recursion(layers)
+    if found is None:
+        return None
+    last = layers.weights[-1].value
+    try:
+        square = float(np.linalg.norm(last @ found[1] @ last.T, 2))
+    except np.linalg.LinAlgError:
+        return None
+    return [square * t for t in found[0]] if np.isfinite(square) and square > 0 else None
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
+def recursion(layers: Layers) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """The multipliers for L = 1, and the inverse of M_{L-1}; None where a matrix turns out singular.
 
     Raises:
         UnsupportedError: A function falls somewhere.
@@ -70,8 +121,6 @@ def multipliers(layers: Layers) -> list[np.ndarray] | None:
             inverse = np.linalg.inv(factor * np.eye(len(middle)) - (factor * factor / 4) * middle)
             found.append(factor / np.where(high > 0, high * high, 1.0))
             inverse = np.outer(high, high) * inverse  # the recursion is about u with v = b u
-        last = layers.weights[-1].value
-        square = float(np.linalg.norm(last @ inverse @ last.T, 2))
     except np.linalg.LinAlgError:
         return None
-    return [square * t for t in found] if np.isfinite(square) and square > 0 else None
+    return found, inverse

@@ -12,7 +12,7 @@ from lpverify.errors import UnsupportedError
 from lpverify.network import Network
 from lpverify.robustness.lipschitz.certified import certified_bound
 from lpverify.robustness.lipschitz.chain import Layers, Part, layers_of, parts_of
-from lpverify.robustness.lipschitz.eclipse import eclipse_bound, require_size
+from lpverify.robustness.lipschitz.eclipse import eclipse_bound, eclipse_rows, require_size
 from lpverify.robustness.lipschitz.lipsdp import default_backend, lipsdp_bound, solved_multipliers
 from lpverify.robustness.lipschitz.local import dual_sizes, jacobian_rows
 from lpverify.robustness.lipschitz.product import product_bound
@@ -72,11 +72,11 @@ def product_constants(network: Network, parts: Sequence[Part], norm: float) -> n
 
 
 def _eclipse(layers: Layers) -> np.ndarray:
-    """Of each form for itself, where that is affordable."""
-    forms, size = len(layers.weights[-1].value), layers.hidden + layers.weights[0].value.shape[1]
-    if forms * float(size) ** 3 > ECLIPSE_WORK:
-        return np.full(forms, eclipse_bound(layers))
-    return np.array([eclipse_bound(layers.with_rows(np.array([i]))) for i in range(forms)])
+    """Of all forms together; each for itself where that fails, if it is affordable."""
+    found, size = eclipse_rows(layers), layers.hidden + layers.weights[0].value.shape[1]
+    if np.isfinite(found).all() or len(found) * float(size) ** 3 > ECLIPSE_WORK:
+        return np.fmin(found, eclipse_bound(layers)) if np.isinf(found).any() else found
+    return np.array([eclipse_bound(layers.with_rows(np.array([i]))) for i in range(len(found))])
 
 
 def _lipsdp(layers: Layers, solver: str | None, deadline: Deadline) -> np.ndarray:
