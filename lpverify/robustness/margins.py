@@ -27,6 +27,7 @@ from lpverify.robustness.samples import Samples
 from lpverify.robustness.threat import Threat, lead
 from lpverify.search.engines import choose_arithmetic
 from lpverify.simplify import simplify
+from lpverify.simplify.fold_differences import fold_differences
 
 BATCH_ELEMENTS = 4_000_000  # of all values, in all regions of a batch
 LARGEST_BATCH = 256
@@ -96,6 +97,12 @@ class Margins:
         return choose_arithmetic(self.problem, self.config)
 
     @cached_property
+    def _elided(self) -> Arithmetic:
+        """For intervals."""
+        network = fold_differences(self.problem.network)
+        return choose_arithmetic(replace(self.problem, network=network), self.config)
+
+    @cached_property
     def _places(self) -> dict[int, int]:
         return {label: i for i, label in enumerate(sorted(set(self.samples.y.tolist())))}
 
@@ -121,8 +128,11 @@ class Margins:
 
     @np.errstate(over="ignore", invalid="ignore")  # boxes may be unbounded; what is undefined proves nothing
     def intervals(self, samples: Sequence[int], eps: Sequence[Fraction]) -> np.ndarray:
-        """Certified lower bounds `(B,)` of the smallest leads by interval arithmetic."""
-        arithmetic, region = self.arithmetic, self.region(samples, eps)
+        """Certified lower bounds `(B,)` of the smallest leads by interval arithmetic.
+
+        Where the last layer is a matrix, leads are differences of its rows: the elision of IBP training.
+        """
+        arithmetic, region = self._elided, self.region(samples, eps)
         parts = (arithmetic.limit, arithmetic.reference, arithmetic.like)
         frame = propagate(arithmetic.network, region, Effort("ibp"), *parts)
         lower = to_numpy(frame.boxes[frame.network.output].lower)
