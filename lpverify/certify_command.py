@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from lpverify.certify_options import RANGE
 from lpverify.config import Config
 from lpverify.errors import InputError
 from lpverify.io.files import write_atomically
@@ -84,7 +85,7 @@ def _model(args: argparse.Namespace) -> Model:
 def _most(args: argparse.Namespace, clip: tuple[Fraction, Fraction] | None) -> Fraction | None:
     if args.radius is None:
         return None
-    if args.radius:
+    if args.radius != RANGE:
         return Fraction(args.radius)
     if clip is None:
         raise InputError("--radius needs a largest radius where there is no --clip")

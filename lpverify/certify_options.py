@@ -8,6 +8,7 @@ from lpverify.options import Parser, add_memory, exact, norm, seconds, seed
 
 CERTIFY_USAGE = """lpverify certify NET.onnx DATA --eps E [E ...] [--norm inf|2|1] [--clip LOW HIGH] [options]
        lpverify certify NET.onnx DATA --radius [MAX] [options]"""
+RANGE = -1  # what --radius is without a number
 CERTIFY_METHODS = {
     "ladder": "intervals, crown, attacks, then complete verification (the default)",
     "lipschitz": "leads over Lipschitz bounds",
@@ -77,7 +78,7 @@ def _add_threat(group: argparse._ArgumentGroup) -> None:
     about = "classes that refute: all others, or only the one after the label (all)"
     add("--targets", choices=("all", "next"), default="all", help=about)
     about = "look for the largest certified radius of each sample, up to MAX (width of the range)"
-    add("--radius", type=_radius, nargs="?", const=0, metavar="MAX", help=about)
+    add("--radius", type=_radius, nargs="?", const=RANGE, metavar="MAX", help=about)
 
 
 def _add_methods(group: argparse._ArgumentGroup) -> None:

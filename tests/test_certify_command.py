@@ -168,6 +168,7 @@ def stored(path):
         (("--eps", "0.1", "--csv", "a", "--json", "a"), "data.npz", "same file"),
         (("--eps", "0.1", "--store", "data.npz"), "data.npz", "not a store"),
         (("--radius",), "data.npz", "largest radius"),
+        (("--radius", "0"), "data.npz", "positive"),
         (("--eps", "0.1", "--spare", "-1"), "data.npz", "negative"),
         (("--eps", "0.1", "--limit", "0"), "data.npz", "whole number from 1"),
     ],
