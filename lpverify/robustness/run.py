@@ -127,7 +127,7 @@ class Run:
         """Cheaper methods that are tried before."""
         if method == LADDER:
             ball = () if self.threat.norm == math.inf else ("alpha-crown", LIPSCHITZ)
-            return ("ibp", "crown", *ball)
+            return ("ibp", "crown-ibp", "crown", *ball)
         return () if method in (LIPSCHITZ, SMOOTHED) else chain(method)[:-1]
 
     def _phase(self, method: str) -> None:
