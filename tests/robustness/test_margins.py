@@ -200,7 +200,8 @@ def test_torch_finds_the_same(norm, monkeypatch) -> None:
     assert not isinstance(margins.arithmetic.like, np.ndarray)
     for name in set(BATCHED) - {"alpha-crown"}:
         np.testing.assert_allclose(batched(margins, name, questions), expected[name], rtol=1e-3, atol=1e-3)
-    assert (batched(margins, "alpha-crown", questions) >= expected["crown"] - 1e-3).all()
+    optimised, crown = batched(margins, "alpha-crown", questions), expected["crown"]
+    assert (optimised >= crown - 0.01 * abs(crown)).all()  # it stops once all is proven
 
 
 # Single samples
