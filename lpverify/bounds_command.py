@@ -20,9 +20,8 @@ from lpverify import __version__
 from lpverify.bounding import BoundsResult, ValueBounds, bounds
 from lpverify.errors import InputError, UnsupportedError
 from lpverify.io.arrays import read_npy
-from lpverify.io.files import write_atomically
 from lpverify.io.onnx import ModelLimits, load_model
-from lpverify.io.results import ReportFile
+from lpverify.io.results import ReportFile, report_text
 from lpverify.io.vnnlib import read_query
 from lpverify.limit_options import model_limits, property_limits
 from lpverify.loading import LoadedNetwork
@@ -32,6 +31,7 @@ from lpverify.options import exact
 from lpverify.plotting import require_matplotlib, widths_png
 from lpverify.problem import compile_problem
 from lpverify.query import Number, Query, float_above, float_below
+from lpverify.result_files import result_files, write_results
 from lpverify.solvers.registry import require_solver
 
 SCHEMA = 1
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, put: Callable[[str], None], tell: Callable[[st
     network = _network(args.network, query, model_limits(args))
     arguments = _inputs(args, network, query, tell) | _choices(args)
     found = [_bounds(network, method, arguments, args, tell) for method in methods]
-    failed = [name for name, target in targets.items() if not _write(target, name, args, found, tell)]
+    failed = write_results(targets, lambda option: _content(option, args, found), tell)
     put(as_text(found, args.objective is not None))
     if failed:
         raise InputError(f"can't write what {', '.join(failed)} asks for")
@@ -293,46 +293,19 @@ def _table(header: Sequence[str], sides: str, rows: Sequence[Sequence[str]]) -> 
 # Files
 
 
-class _BytesFile(ReportFile):
-    """A file that is there whole or not at all."""
-
-    def write_bytes(self, content: bytes) -> None:
-        """Writes it; raises OSError when that fails."""
-        write_atomically(self.path, content)
-
-
-def _targets(args: argparse.Namespace) -> dict[str, _BytesFile]:
+def _targets(args: argparse.Namespace) -> dict[str, ReportFile]:
     """The files that are wanted, by their options; all can be written."""
     if args.plot is not None:
         if not args.plot.lower().endswith(".png"):
             raise InputError(f"--plot {args.plot}: expected a name that ends in .png")
         require_matplotlib()
-    wanted = {"--json": args.json, "--npz": args.npz, "--plot": args.plot}
-    targets = {name: _BytesFile(path) for name, path in wanted.items() if path is not None}
-    if len({target.path for target in targets.values()}) < len(targets):
-        raise InputError(f"{', '.join(targets)} name the same file")
-    for target in targets.values():
-        target.check()
-    return targets
+    return result_files({"--json": args.json, "--npz": args.npz, "--plot": args.plot})
 
 
-def _write(
-    target: _BytesFile,
-    name: str,
-    args: argparse.Namespace,
-    found: Sequence[BoundsResult],
-    tell: Callable[[str], None],
-) -> bool:
-    """Writes one of the files; False if that fails, with a word about it."""
-    try:
-        if name == "--json":
-            target.write(report(args, found))
-        else:
-            target.write_bytes(_npz(found) if name == "--npz" else _plot(found))
-    except OSError as error:
-        tell(f"{target.path}: {error.strerror or error}")
-        return False
-    return True
+def _content(option: str, args: argparse.Namespace, found: Sequence[BoundsResult]) -> bytes:
+    if option == "--json":
+        return f"{report_text(report(args, found))}\n".encode(errors="surrogateescape")
+    return _npz(found) if option == "--npz" else _plot(found)
 
 
 def report(args: argparse.Namespace, found: Sequence[BoundsResult]) -> dict[str, object]:

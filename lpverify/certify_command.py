@@ -9,10 +9,10 @@ from fractions import Fraction
 from lpverify.certify_options import RANGE
 from lpverify.config import Config
 from lpverify.errors import InputError
-from lpverify.io.files import write_atomically
 from lpverify.io.onnx import Model, load_model
 from lpverify.io.results import ReportFile
 from lpverify.limit_options import model_limits
+from lpverify.result_files import result_files, write_results
 from lpverify.robustness.certification import Certification
 from lpverify.robustness.data.normalisation import normalised
 from lpverify.robustness.data.reading import read_samples
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, put: Callable[[str], None], tell: Callable[[st
     finally:
         bar.close()
     put(as_text(found))
-    failed = [name for name, file in files.items() if not _write(name, file, found, tell)]
+    failed = write_results(files, lambda option: _content(found, option), tell)
     if failed:
         raise InputError(f"can't write what {', '.join(failed)} asks for")
     return 0 if found.complete else INTERRUPTED
@@ -96,24 +96,12 @@ def _files(args: argparse.Namespace) -> dict[str, ReportFile]:
     """The files that are wanted, by their options; all can be written."""
     if args.report is not None:
         require_report()
-    wanted = {"--report": args.report, "--json": args.json, "--csv": args.csv}
-    files = {name: ReportFile(path) for name, path in wanted.items() if path is not None}
-    if len({file.path for file in files.values()}) < len(files):
-        raise InputError(f"{', '.join(files)} name the same file")
-    for file in files.values():
-        file.check()
-    return files
+    return result_files({"--report": args.report, "--json": args.json, "--csv": args.csv})
 
 
-def _write(name: str, file: ReportFile, found: Certification, tell: Callable[[str], None]) -> bool:
-    """Writes one of the files; False if that fails, with a word about it."""
-    text = {"--report": report_html, "--json": as_json, "--csv": as_csv}[name](found)
-    try:
-        write_atomically(file.path, text.encode(errors="surrogateescape"))
-    except OSError as error:
-        tell(f"{file.path}: {error.strerror or error}")
-        return False
-    return True
+def _content(found: Certification, option: str) -> bytes:
+    text = {"--report": report_html, "--json": as_json, "--csv": as_csv}[option](found)
+    return text.encode(errors="surrogateescape")
 
 
 @dataclass

@@ -15,6 +15,7 @@ from lpverify import bounds_command
 from lpverify.bounding import BoundsResult, ValueBounds
 from lpverify.bounds_command import as_text
 from lpverify.cli import main
+from lpverify.io.files import write_atomically
 from lpverify.methods import METHODS
 
 SPECS = Path(lpverify.__file__).parent.parent / "vnnlib_specs"
@@ -419,10 +420,12 @@ def test_methods_that_do_not_treat_the_network(folder, capsys):
 
 
 def test_a_file_that_fails_after_all_does_not_lose_the_table(folder, capsys, monkeypatch):
-    def full(self, *contents):
-        raise OSError(28, "No space left on device")
+    def full(path, content):
+        if path.name == "r.npz":
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content)
 
-    monkeypatch.setattr(bounds_command._BytesFile, "write_bytes", full)
+    monkeypatch.setattr("lpverify.result_files.write_atomically", full)
     code, out, err = bounds(capsys, *BOX, "--npz", "r.npz", "--json", "r.json")
     assert code == 1
     assert printed(out)

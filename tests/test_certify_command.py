@@ -180,6 +180,15 @@ def test_what_is_wrong_is_one_line(folder, capsys, words, data, message):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_file_that_fails_after_all_does_not_lose_the_table(folder, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lpverify.result_files.write_atomically", full)
+    code, out, err = certify(capsys, "--eps", "1/64", "--csv", "o.csv")
+    assert code == 1 and rows(out) and "error: can't write what --csv asks for" in err
+
+
 def test_help_names_all_methods(capsys):
     with pytest.raises(SystemExit):
         main(["certify", "--help"])

@@ -12,11 +12,11 @@ from lpverify.bounds.evaluate import slices
 from lpverify.config import Deadline
 from lpverify.errors import UnsupportedError
 from lpverify.io.onnx import Model
-from lpverify.robustness.agenda import ATTACK, Agenda, Both, Grid, Radius, unsettled
+from lpverify.robustness.agenda import ATTACK, Agenda, Both, Grid, Radius, proven_by_any, unsettled
 from lpverify.robustness.attack.attacks import Attack
 from lpverify.robustness.attack.nearest import nearest
 from lpverify.robustness.bounders import BATCHED, BatchedBounds, chain
-from lpverify.robustness.evidence import SMOOTHED, Attempt, Question, Store
+from lpverify.robustness.evidence import SMOOTHED, Adversarial, Attempt, Question, Store
 from lpverify.robustness.judge import Judge
 from lpverify.robustness.ladder import LADDER, MethodJob
 from lpverify.robustness.ledger import CHUNK, Ledger
@@ -184,20 +184,32 @@ class Run:
 
     def _by_radius(self, certifier: ByRadius, samples: Sequence[int]) -> None:
         """Methods that find a sample's radius at once; all questions about a sample at the same time."""
-        name, most = certifier.name, self.plan.most
-        asked = sorted({*self.eps, *([] if most is None else [most])})
-        tried = (all((name, e) in record.tried for e in asked) for record in self.ledger.records)
-        done = {i for i, all_ in enumerate(tried) if all_}
-        open_ = [i for i in samples if i not in done]
+        open_ = [(i, radii) for i in samples if (radii := self._asked(certifier.name, i))]
         for part in slices(len(open_), CHUNK):
-            self.report(Status(name, len(open_), tried=part.start))
+            self.report(Status(certifier.name, len(open_), tried=part.start))
             some = open_[part]
-            radii = certifier.radii(some) if most is not None else []
-            found = list(certifier.answer([Question(i, e) for i in some for e in asked]))
-            for i, radius in zip(some, radii, strict=False):
-                if most is not None and 0 < radius < most:
-                    found.append(Attempt(i, name, radius, "proven", name, 0.0))
+            found = self._largest(certifier, [i for i, _ in some])
+            found += certifier.answer([Question(i, e) for i, radii in some for e in radii])
             self.ledger.keep(found)
+
+    def _asked(self, method: str, sample: int) -> list[Fraction]:
+        """The radii that such a method is asked about."""
+        record, most = self.ledger.records[sample], self.plan.most
+        every = sorted({*self.eps, *([] if most is None else [most])})
+        untried = [e for e in every if (method, e) not in record.tried]
+        if method == SMOOTHED:  # one run of noise answers all
+            return every if untried else []
+        proven = None if method in self.methods else proven_by_any(record)
+        open_ = [e for e in untried if e == most or record.verdict(method, e) == "unknown"]
+        return [e for e in open_ if proven is None or e > proven]
+
+    def _largest(self, certifier: ByRadius, samples: Sequence[int]) -> list[Attempt | Adversarial]:
+        """Largest radii, where they are wanted."""
+        most, name = self.plan.most, certifier.name
+        if most is None:
+            return []
+        radii = zip(samples, certifier.radii(samples), strict=True)
+        return [Attempt(i, name, r, "proven", name, 0.0) for i, r in radii if 0 < r < most]
 
     def _batched(self, method: str) -> None:
         """Bounds of many samples together, bisecting for all of them at once."""
