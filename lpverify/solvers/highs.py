@@ -6,6 +6,7 @@ The helpers are shared with `highs_session`, which keeps a program hot.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -142,13 +143,27 @@ def without_columns(lp: LinearProgram) -> LpAnswer:
 
 def new_solver(threads: int, presolve: bool) -> Any:
     """A silent solver."""
-    import highspy  # noqa: PLC0415  (slow to import, not every query needs it)
-
-    solver = highspy.Highs()
-    set_option(solver, "output_flag", False)
+    solver = _silent_class()()
     set_option(solver, "threads", threads)
     set_option(solver, "presolve", "on" if presolve else "off")
     return solver
+
+
+@cache
+def _silent_class() -> Any:
+    """HiGHS from 1.16 on writes its name to stdout once callbacks are enabled, which making one does."""
+    import highspy  # noqa: PLC0415  (slow to import, not every query needs it)
+
+    class SilentHighs(highspy.Highs):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            set_option(self, "output_flag", False)
+
+        def enableCallbacks(self) -> None:
+            set_option(self, "output_flag", False)
+            super().enableCallbacks()
+
+    return SilentHighs
 
 
 def set_option(solver: Any, name: str, value: Any) -> None:

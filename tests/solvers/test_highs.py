@@ -20,7 +20,7 @@ from solvers.programs import (
 from lpverify.errors import SolverError
 from lpverify.solvers import highs
 from lpverify.solvers.base import LpStatus
-from lpverify.solvers.highs import Highs, HighsOptions, claimed
+from lpverify.solvers.highs import Highs, HighsOptions, claimed, new_solver
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +149,11 @@ def test_an_optimum_that_is_no_number_is_a_failure(where):
 def test_options_that_do_not_exist():
     with pytest.raises(SolverError):
         Highs(HighsOptions(threads=-5)).solve(OPTIMA["one row"].lp, 1)
+
+
+def test_solvers_write_nothing_to_stdout(capfd):
+    """HiGHS 1.16 greets there, where the first line is our verdict."""
+    solver = new_solver(threads=1, presolve=True)
+    solver.addVar(0.0, 1.0)
+    solver.run()
+    assert capfd.readouterr().out == ""
