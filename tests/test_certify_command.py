@@ -116,7 +116,8 @@ def test_a_store_is_used_and_belongs_to_its_run(folder, capsys):
 
 @posix
 def test_ctrl_c_prints_what_is_known(folder):
-    code = "import sys; from lpverify.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from lpverify.cli import main; sys.exit(main(sys.argv[1:]))"
     model = classifier(layers_of(1, (30, 200, 200, 200, 3)))
     Path("net.onnx").write_bytes(model.serialized)
     x = np.random.default_rng(1).random((6, 30)).astype(np.float32)
@@ -129,7 +130,10 @@ def test_ctrl_c_prints_what_is_known(folder):
             time.sleep(0.05)
         time.sleep(3)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        try:
+            out, err = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert running.returncode == 130, err
     assert rows(out) and "incomplete" in out
     with SqliteStore("s.sqlite", stored("s.sqlite")) as store:
