@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Samples:
         names = tuple(self.names[i] for i in chosen)
         return Samples(self.x[chosen], self.y[chosen], names, self.shape)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of all inputs and labels, in their order."""
         digest = hashlib.sha256(repr((self.x.shape, self.shape)).encode())

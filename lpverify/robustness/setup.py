@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from lpverify.errors import InputError
@@ -70,7 +71,7 @@ class Setup:
         if SMOOTHED in self.methods and self.plan.smoothing is None:
             raise InputError("method smoothing needs sigma, the standard deviation of its noise")
 
-    @property
+    @cached_property
     def fingerprint(self) -> dict[str, str]:
         """What findings depend on: a store with another one is about something else."""
         threat, smoothing = self.threat, self.plan.smoothing
