@@ -18,6 +18,7 @@ import numpy as np
 
 from lpverify import __version__
 from lpverify.bounding import BoundsResult, ValueBounds, bounds
+from lpverify.columns import aligned
 from lpverify.errors import InputError, UnsupportedError
 from lpverify.io.arrays import read_npy
 from lpverify.io.onnx import ModelLimits, load_model
@@ -244,12 +245,12 @@ def as_text(found: Sequence[BoundsResult], objective: bool = False) -> str:
     ]
     more = [f"... and {count - MOST_ROWS} more {what}s; --json has all"] if count > MOST_ROWS else []
     lines = [
-        *_table(("method", "seconds"), ">", times),
+        *aligned(("method", "seconds"), ">", times),
         "",
-        *_table((what, "method", "lower", "upper"), "<>>", rows),
+        *aligned((what, "method", "lower", "upper"), "<>>", rows),
         *more,
         "",
-        *_table(("layer", "node", "op", "method", "mean width", "largest width"), "<<<>>", _layers(found)),
+        *aligned(("layer", "node", "op", "method", "mean width", "largest width"), "<<<>>", _layers(found)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -277,17 +278,6 @@ def _outward(value: float, rounding: str) -> str:
         return f"{abs(value) if value == 0 else value:g}"
     number = Context(prec=DIGITS, rounding=rounding).create_decimal(Decimal(float(value))).normalize()
     return f"{number:f}" if -5 <= number.adjusted() < DIGITS else f"{number:e}"
-
-
-def _table(header: Sequence[str], sides: str, rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell; `sides` aligns those after the first, which is to the left."""
-    cells = [list(header), *rows]
-    widths = [max(len(row[j]) for row in cells) for j in range(len(header))]
-    layout = list(zip("<" + sides, widths, strict=True))
-    return [
-        "  ".join(f"{cell:{side}{width}}" for cell, (side, width) in zip(row, layout, strict=True)).rstrip()
-        for row in cells
-    ]
 
 
 # Files

@@ -5,12 +5,13 @@ import io
 import json
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from lpverify.columns import aligned
 from lpverify.robustness.certification import Certification, Radii, Row
 from lpverify.robustness.evidence import SMOOTHED
 from lpverify.robustness.metrics import wilson
@@ -41,6 +42,7 @@ HEADER = (
     "unknown",
     "seconds",
 )
+NUMBERS = ">" * (len(HEADER) - 1)  # are to the right
 
 
 def summary(found: Certification) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def as_text(found: Certification) -> str:
     """The table for the terminal, at most 100 columns wide; ends in a newline."""
     correct, count = evaluated(found)
     lines = [f"clean accuracy {percent(correct, count)} ({correct} of {count})", ""]
-    lines += [*_table(HEADER, [_cells(row) for row in found.rows()]), ""]
+    lines += [*aligned(HEADER, NUMBERS, [_cells(row) for row in found.rows()]), ""]
     lines += [*_averages(found), ""]
     for note in notes(found):
         lines += textwrap.wrap(note, WIDTH)
@@ -206,14 +208,7 @@ def _averages(found: Certification) -> list[str]:
         average = [lower_text(radii.average), upper_text(radii.average_upper)]
         middle = [lower_text(median(radii.lower)), upper_text(median(radii.upper))]
         rows.append([printable(method, NAME_WIDTH), *average, *middle])
-    return [*_table(header, rows), "ACR: average certified radius, 0 where the network is wrong"]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell; all but the first are aligned to the right."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(len(row[j]) for row in cells) for j in range(len(header))]
-    sides = "<" + ">" * (len(header) - 1)
     return [
-        "  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)).rstrip() for row in cells
+        *aligned(header, ">" * (len(header) - 1), rows),
+        "ACR: average certified radius, 0 where the network is wrong",
     ]
