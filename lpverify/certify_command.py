@@ -9,7 +9,7 @@ from fractions import Fraction
 from lpverify.certify_options import RANGE
 from lpverify.config import Config
 from lpverify.errors import InputError
-from lpverify.io.onnx import Model, load_model
+from lpverify.io.onnx import load_model
 from lpverify.io.results import ReportFile
 from lpverify.limit_options import model_limits
 from lpverify.result_files import result_files, write_results
@@ -60,26 +60,18 @@ def run(args: argparse.Namespace, put: Callable[[str], None], tell: Callable[[st
 
 def _setup(args: argparse.Namespace) -> Setup:
     clip = None if args.clip is None else (Fraction(args.clip[0]), Fraction(args.clip[1]))
-    model = _model(args)
+    limits = model_limits(args)
+    model = normalised(load_model(args.network, limits=limits), args.mean, args.std, limits)
     threat = Threat(classes_of(model), args.norm, clip, args.targets)
     noise = (args.sigma, args.n0, args.n, args.alpha, args.seed)
     smoothing = None if args.sigma is None else SmoothingSettings(*noise)
     reading = {"labels": args.labels, "label_column": args.label_column, "divide": args.divide}
     samples = read_samples(model, args.data, **reading, clip=clip, limit=args.limit)
     jobs = usable_cores() if args.jobs is None else args.jobs
-    limits = (args.time_per_sample, args.spare, jobs, args.seed, not args.no_attack)
-    plan = Plan(*limits, _most(args, clip), smoothing, Config(seed=args.seed))
+    about = (args.time_per_sample, args.spare, jobs, args.seed, not args.no_attack)
+    plan = Plan(*about, _most(args, clip), smoothing, Config(seed=args.seed))
     methods = tuple(dict.fromkeys(args.method or ["ladder"]))
     return Setup(model, samples, threat, tuple(sorted(set(args.eps))), methods, plan, args.data)
-
-
-def _model(args: argparse.Namespace) -> Model:
-    """The network, normalisation in front of it."""
-    limits = model_limits(args)
-    model = load_model(args.network, limits=limits)
-    if args.mean is None and args.std is None:
-        return model
-    return normalised(model, args.mean or [0], args.std or [1], limits)
 
 
 def _most(args: argparse.Namespace, clip: tuple[Fraction, Fraction] | None) -> Fraction | None:

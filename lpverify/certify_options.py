@@ -3,7 +3,7 @@
 import argparse
 from fractions import Fraction
 
-from lpverify.limit_options import add_limits
+from lpverify.limit_options import add_limits, count
 from lpverify.options import Parser, add_memory, exact, norm, seconds, seed
 
 CERTIFY_USAGE = """lpverify certify NET.onnx DATA --eps E [E ...] [--norm inf|2|1] [--clip LOW HIGH] [options]
@@ -65,7 +65,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     about = "of a table: first, last, a number from 0 or a heading (last, if there is one column too many)"
     add("--label-column", metavar="COLUMN", help=about)
     add("--divide", type=exact, metavar="D", help="divide what is in the file by D, such as 255")
-    add("--limit", type=_count, metavar="N", help="the first N samples")
+    add("--limit", type=count, metavar="N", help="the first N samples")
     add("--mean", type=exact, nargs="+", metavar="M", help="subtracted in front of the network, by channel")
     add("--std", type=exact, nargs="+", metavar="S", help="what the difference is divided by")
 
@@ -97,8 +97,8 @@ def _add_methods(group: argparse._ArgumentGroup) -> None:
 def _add_smoothing(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--sigma", type=_number, metavar="SIGMA", help="standard deviation of the noise")
-    add("--n0", type=_count, default=100, metavar="N", help="noise samples that choose the class (100)")
-    add("--n", type=_count, default=10_000, metavar="N", help="those that bound its probability (10000)")
+    add("--n0", type=count, default=100, metavar="N", help="noise samples that choose the class (100)")
+    add("--n", type=count, default=10_000, metavar="N", help="those that bound its probability (10000)")
     add("--alpha", type=_number, default=0.001, metavar="P", help="probability of an error (0.001)")
 
 
@@ -128,12 +128,6 @@ def _factor(text: str) -> float:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is negative")
     return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
 
 
 def _jobs(text: str) -> int:

@@ -10,12 +10,12 @@ import numpy as np
 
 from lpverify.config import Config
 from lpverify.errors import InputError
-from lpverify.io.onnx import Model
 from lpverify.loading import LoadedNetwork, Path, model_of, path_of
 from lpverify.query import Number
 from lpverify.robustness.certification import Certification, Radii
 from lpverify.robustness.data.normalisation import Numbers, normalised
 from lpverify.robustness.data.reading import samples_of
+from lpverify.robustness.data.rounding import exact_number
 from lpverify.robustness.lipschitz import LipschitzBound, lipschitz
 from lpverify.robustness.margins import classes_of
 from lpverify.robustness.plan import Plan
@@ -122,7 +122,7 @@ def certify(
 
     Source: the cascade is that of CTBench, arXiv:2406.04848; intervals of accuracies are Wilson's.
     """
-    model = _normalised(model_of(network), mean, std)
+    model = normalised(model_of(network), mean, std)
     ends = None if clip is None else _range(clip)
     samples = samples_of(model, x, y, names=names, clip=ends)
     given = None if sigma is None else SmoothingSettings(sigma, n0, n, alpha, seed)
@@ -218,13 +218,6 @@ def certified_radius(
     return found.radii(method)
 
 
-def _normalised(model: Model, mean: Numbers | None, std: Numbers | None) -> Model:
-    """The model behind `(x - mean) / std`, if one of these is given."""
-    if mean is None and std is None:
-        return model
-    return normalised(model, 0 if mean is None else mean, 1 if std is None else std)
-
-
 def _radii(eps: Radius | Sequence[Radius]) -> tuple[Fraction, ...]:
     many = isinstance(eps, (Sequence, np.ndarray)) and not isinstance(eps, str)
     given = list(eps) if many else [eps]  # type: ignore[arg-type]
@@ -233,14 +226,11 @@ def _radii(eps: Radius | Sequence[Radius]) -> tuple[Fraction, ...]:
 
 def _exact(number: object, what: str) -> Fraction:
     """A number of any type as a fraction."""
-    if isinstance(number, np.integer):
-        number = int(number)
-    if isinstance(number, bool) or not isinstance(number, (int, float, Fraction, Decimal, np.floating)):
+    if isinstance(number, np.integer | np.floating):
+        number = number.item()
+    if isinstance(number, bool) or not isinstance(number, (int, float, Fraction, Decimal)):
         raise InputError(f"{what}: expected a number, got {number!r}")
-    try:
-        return Fraction(float(number)) if isinstance(number, np.floating) else Fraction(number)
-    except (ValueError, OverflowError):
-        raise InputError(f"{what}: {number} is not finite") from None
+    return exact_number(number, what)
 
 
 def _range(clip: tuple[Radius, Radius]) -> tuple[Fraction, Fraction]:

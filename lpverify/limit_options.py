@@ -29,10 +29,11 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument_group("how much a file may ask for, beyond which it is refused").add_argument
     for name, text in LIMITS.items():
-        add(f"--{name}", type=_count, metavar="N", help=text)
+        add(f"--{name}", type=count, metavar="N", help=text)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number from 1."""
     if not text.isdecimal() or len(text) > 18 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)

@@ -22,15 +22,17 @@ Numbers: TypeAlias = Number | float | Sequence[Number | float] | np.ndarray
 COLOURS = 3
 
 
-def normalised(model: Model, mean: Numbers, std: Numbers, limits: ModelLimits = DEFAULT_LIMITS) -> Model:
+def normalised(
+    model: Model, mean: Numbers | None, std: Numbers | None, limits: ModelLimits = DEFAULT_LIMITS
+) -> Model:
     """The model of `(x - mean) / std`, as if it had been loaded from a file that begins so.
 
     Sizes that the model leaves open stay open. The input gets another name, outputs keep theirs.
 
     Args:
         model: With one input of floats.
-        mean: A number, or one for each channel; rounded to the input's type.
-        std: The same; above 0.
+        mean: A number, or one for each channel; rounded to the input's type. None: 0.
+        std: The same; above 0. None: 1. Without both, it is the model itself.
         limits: How much the result may ask for, as in `load_model`.
 
     Channels are the second axis of inputs `(1, C, H, W)` and `(N, C)`, the first one of `(C, H, W)`, and the
@@ -42,6 +44,8 @@ def normalised(model: Model, mean: Numbers, std: Numbers, limits: ModelLimits = 
         OnnxError: The result is malformed or too large, such as bfloat16 before version 13 of the operators.
         UnsupportedError: The input is of whole numbers, or the model is an assembled one.
     """
+    if mean is None and std is None:
+        return model
     if len(model.inputs.names) != 1:
         raise InputError(f"normalisation: the model has {len(model.inputs.names)} inputs, expected one")
     if model.parts or not model.serialized:
@@ -50,8 +54,8 @@ def normalised(model: Model, mean: Numbers, std: Numbers, limits: ModelLimits = 
     kind = np.dtype(tensor.dtype)
     if kind.kind in "iub":
         raise UnsupportedError(f"normalisation: the model's inputs are whole numbers ({kind})")
-    shift = _constant(mean, tensor.shape, kind, "mean")
-    scale = _constant(std, tensor.shape, kind, "std")
+    shift = _constant(0 if mean is None else mean, tensor.shape, kind, "mean")
+    scale = _constant(1 if std is None else std, tensor.shape, kind, "std")
     if not (scale > 0).all():
         raise InputError(f"std: expected numbers above 0 in {kind}, got {std}")
     data = _prepended(model.serialized, tensor.name, shift, scale, limits)
