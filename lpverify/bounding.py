@@ -137,10 +137,10 @@ def bounds(
     _check_method(method, norm, center is not None)
     if solver is not None:
         require_solver(solver)
-    settings = Settings(solver, _deadline(seconds, start), Config().max_coefficients, _threads(threads))
+    settings = Settings(solver, deadline_of(seconds, start), Config().max_coefficients, _threads(threads))
     model = model_of(network)
     region = _region(model.inputs, lower, upper, center, eps, norm)
-    rows = _rows(objective, model)
+    rows = rows_of(objective, model)
     wanted = _wanted(model, layers)
     stages = stages_of(method, model.network, region, settings)
     if bool(stages.frame.empty.any()):
@@ -162,7 +162,12 @@ def _check_method(method: str, norm: float, ball: bool) -> None:
         raise InputError(f"method {method} is for balls: it needs center, eps and a norm of 1 or 2")
 
 
-def _deadline(seconds: float | None, start: float) -> Deadline:
+def deadline_of(seconds: float | None, start: float) -> Deadline:
+    """So many seconds after a point of the monotonic clock; never for None.
+
+    Raises:
+        InputError: It is no positive number.
+    """
     if seconds is None:
         return Deadline()
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
@@ -183,13 +188,13 @@ def _region(
     if center is None:
         if eps is not None or lower is None or upper is None:
             raise InputError("expected either lower and upper, or center and eps")
-        low, high = (_ends(end, inputs, what) for end, what in ((lower, "lower"), (upper, "upper")))
-        return Region(_box(low, high))
+        low, high = (ends_of(end, inputs, what) for end, what in ((lower, "lower"), (upper, "upper")))
+        return Region(box_between(low, high))
     if isinstance(eps, bool) or not isinstance(eps, (int, float, np.floating)) or not 0 <= eps < math.inf:
         raise InputError(f"eps: expected a number from 0, got {eps!r}")
-    at = _ends(center, inputs, "center")
+    at = ends_of(center, inputs, "center")
     cut = [_cut(end, inputs, w, d) for end, w, d in ((lower, "lower", -1.0), (upper, "upper", 1.0))]
-    _box(*cut)
+    box_between(*cut)
     ball = Ball(at[None], np.array([float(eps)]), 2 if norm == math.inf else int(norm))
     box, empty = enclosing_box(ball, cut[0][None], cut[1][None])
     if bool(empty.any()):
@@ -206,18 +211,27 @@ def _cut(end: object, inputs: Signature, what: str, side: float) -> np.ndarray:
         if math.isnan(end):
             raise InputError(f"{what} is NaN")
         return np.full(total, float(end))
-    return _ends(end, inputs, what)
+    return ends_of(end, inputs, what)
 
 
-def _box(low: np.ndarray, high: np.ndarray) -> Box:
+def box_between(low: np.ndarray, high: np.ndarray) -> Box:
+    """A batch of one box, from its flat ends `(n,)`.
+
+    Raises:
+        InputError: They cross.
+    """
     if not (low <= high).all():
         i = int(np.flatnonzero(~(low <= high))[0])
         raise InputError(f"lower end {low[i]} of input element {i} is above its upper end {high[i]}")
     return Box(low[None], high[None])
 
 
-def _ends(end: object, inputs: Signature, what: str) -> np.ndarray:
-    """One end of the box, flat."""
+def ends_of(end: object, inputs: Signature, what: str) -> np.ndarray:
+    """One end of a box of inputs, flat.
+
+    Raises:
+        InputError: It has another shape, or is not finite.
+    """
     array = exact_array(end, what)
     total = sum(inputs.sizes)
     shapes: list[tuple[int, ...]] = [(total,)]
@@ -233,8 +247,12 @@ def _ends(end: object, inputs: Signature, what: str) -> np.ndarray:
     return array.reshape(total)
 
 
-def _rows(objective: object, model: Model) -> np.ndarray | None:
-    """Rows over the flat output; None stands for the identity."""
+def rows_of(objective: object, model: Model) -> np.ndarray | None:
+    """Rows `(R, m)` over the flat output; None stands for the identity.
+
+    Raises:
+        InputError: They have another shape, or are not finite.
+    """
     if objective is None:
         return None
     size = model.network.nodes[model.network.output].shape[0]

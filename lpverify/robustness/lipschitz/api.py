@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lpverify.bounding import NORMS, _box, _deadline, _ends, _rows
+from lpverify.bounding import NORMS, box_between, deadline_of, ends_of, rows_of
 from lpverify.bounds.propagate import Region
 from lpverify.errors import InputError, UnsupportedError
 from lpverify.interval import Box
@@ -94,10 +94,10 @@ def lipschitz(
     """
     start = time.monotonic()
     _check(norm, method, lower, upper)
-    _deadline(seconds, start)
+    deadline_of(seconds, start)
     model = model_of(network)
     backend = None if solver is None else default_backend(solver)
-    rows = _rows(objective, model)
+    rows = rows_of(objective, model)
     region = None if lower is None else _region_of(model, lower, upper)
     function = simplify(_with_rows(model.network, rows))
     work = _Work(function, norm, region, backend, SECONDS if seconds is None else seconds)
@@ -123,7 +123,7 @@ def _check(norm: float, method: str, lower: object, upper: object) -> None:
 
 
 def _region_of(model: Model, lower: object, upper: object) -> Region:
-    return Region(_box(_ends(lower, model.inputs, "lower"), _ends(upper, model.inputs, "upper")))
+    return Region(box_between(ends_of(lower, model.inputs, "lower"), ends_of(upper, model.inputs, "upper")))
 
 
 def _with_rows(network: Network, rows: np.ndarray | None) -> Network:
