@@ -71,7 +71,9 @@ class LoadedNetwork:
         signature = self.model.inputs
         if len(inputs) != len(signature.shapes):
             raise InputError(f"the network has {len(signature.shapes)} input(s), got {len(inputs)}")
-        taken = [_points(x, s, n) for x, s, n in zip(inputs, signature.shapes, signature.names, strict=True)]
+        taken = [
+            points_of(x, s, n) for x, s, n in zip(inputs, signature.shapes, signature.names, strict=True)
+        ]
         if len({(len(flat), form) for flat, form in taken}) > 1:
             raise InputError("the inputs have different numbers of points")
         values = self._evaluate(np.concatenate([flat for flat, _ in taken], axis=1))
@@ -88,8 +90,12 @@ class LoadedNetwork:
 _Form: TypeAlias = Literal["one", "batch", "merged"]
 
 
-def _points(x: object, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, _Form]:
-    """Points `(N, n)`, and whether `x` was one, had an axis for them, or used the leading 1 for it."""
+def points_of(x: object, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, _Form]:
+    """Points `(N, n)`, and whether `x` was one, had an axis for them, or used the leading 1 for it.
+
+    Raises:
+        InputError: It has another shape, or numbers that float64 can't hold.
+    """
     array = exact_array(x, f"input {name!r}")
     form: _Form
     if array.shape == shape:

@@ -9,7 +9,7 @@ import numpy as np
 from lpverify.config import Deadline
 from lpverify.errors import InputError
 from lpverify.io.model import Model
-from lpverify.loading import LoadedNetwork, Path, exact_array, model_of
+from lpverify.loading import LoadedNetwork, Path, model_of, points_of
 from lpverify.robustness.evidence import SMOOTHED, Attempt, Question, Verdict
 from lpverify.robustness.samples import Samples
 from lpverify.robustness.smoothing.settings import MOST_KEY, SmoothingSettings, radius_asked, whole
@@ -194,21 +194,10 @@ def _prepared(
     """What samples, and the inputs `(n,)` with their indices."""
     model = model_of(network)
     smoother = Smoother(model, settings, norm)  # refuses models of several inputs
-    points = _flat_points(x, model.inputs.shapes[0])
+    points, _ = points_of(x, model.inputs.shapes[0], "x")
     places = range(len(points)) if indices is None else list(indices)
     for place in places:
         whole("indices", place, 0, MOST_KEY)
     if len(places) != len(points):
         raise InputError(f"indices: expected {len(points)}, one for each input, got {len(places)}")
     return smoother, list(zip(places, points, strict=True))
-
-
-def _flat_points(x: object, shape: tuple[int, ...]) -> np.ndarray:
-    """One or several inputs as `(N, n)`."""
-    array = exact_array(x, "x")
-    short = shape[1:] if shape[:1] == (1,) else shape
-    if array.shape in (shape, short):
-        return array.reshape(1, -1)
-    if array.ndim and array.shape[1:] in (shape, short):
-        return array.reshape(len(array), int(np.prod(shape)))
-    raise InputError(f"x: expected shape {shape} or (N, *{shape}), got {array.shape}")
